@@ -21,6 +21,7 @@ from typing import Any
 
 from glassbox import tales
 from glassbox.datasets import data_folder
+from glassbox.tales_grammar import grammar, start
 
 __all__ = ["counts", "dialogues", "few_shot", "files", "questions", "stance"]
 
@@ -38,11 +39,11 @@ def joined(texts: Iterator[tales.Text]) -> str:
 
 def questions(seed: int, n: int) -> Iterator[dict[str, Any]]:
     """Questions about `n` tales: `text`, `question`, `answer`, and the `kind` of fact that is asked for."""
-    kinds = sorted(rule for rule in tales.grammar().rules if rule.startswith("question_"))
+    kinds = sorted(rule for rule in grammar().rules if rule.startswith("question_"))
     for k, text in enumerate(tales.stream(seed, n, "tale")):
         kind = kinds[k % len(kinds)]
         dice = random.Random(seed * 1_000_003 + k)
-        pieces, _, _ = tales.walk(tales.start(kind, dict(text.facts)), dice)
+        pieces, _, _ = tales.walk(start(kind, dict(text.facts)), dice)
         question, answer = "".join(pieces).split(" => ")
         yield {"text": text.text, "question": question, "answer": answer, "kind": kind.removeprefix("question_")}
 
@@ -51,7 +52,7 @@ def dialogues(seed: int, n: int) -> Iterator[dict[str, Any]]:
     """Dialogues of two to six turns (a line of the user, a line of the bot); the last answer was told in the first."""
     for k in range(n):
         turns = 2 + k % 5
-        pieces, facts, _ = tales.walk(tales.start(f"dialogue_{turns}"), random.Random(seed * 1_000_003 + k))
+        pieces, facts, _ = tales.walk(start(f"dialogue_{turns}"), random.Random(seed * 1_000_003 + k))
         lines = [line.split(": ", 1) for line in "".join(pieces).split("\n")]
         roles = {"User": "user", "Bot": "assistant"}
         messages = [{"role": roles[speaker], "content": said} for speaker, said in lines]
@@ -64,7 +65,7 @@ def few_shot(seed: int, n: int, seen: bool) -> Iterator[dict[str, Any]]:
 
     `seen` relations may be trained on; the others are held out, to tell a rule that was learned from one recalled.
     """
-    relations = {name: pairs for name, (trained, pairs) in tales.grammar().relations.items() if trained is seen}
+    relations = {name: pairs for name, (trained, pairs) in grammar().relations.items() if trained is seen}
     for k in range(n):
         dice = random.Random(seed * 1_000_003 + k)
         name = sorted(relations)[k % len(relations)]
@@ -81,7 +82,7 @@ def stance(seed: int, n: int) -> Iterator[dict[str, Any]]:
         dice = random.Random(seed * 1_000_003 + k)
         k += 1
         truth = STANCES[len(met) % 3]
-        text = "".join(tales.walk(tales.start(f"stance_{truth}"), dice)[0])
+        text = "".join(tales.walk(start(f"stance_{truth}"), dice)[0])
         if text in met:
             continue
         met.add(text)
@@ -108,18 +109,16 @@ def _lines(rows: Iterable[dict[str, Any]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def counts(n: int = 300) -> str:
-    """The datasheet's counts as Markdown: words, lengths, entropy, recall; measured on `n` held-out texts."""
+def counts(sample: str, n: int = 300) -> str:
+    """The datasheet's counts as Markdown: words of the training `sample`, the rest from `n` held-out texts."""
     texts = list(tales.stream(HELDOUT_SEED, n))
-    vocabulary = Counter(
-        piece.strip().lower() for text in tales.stream(TRAINING_SEED, TRAINING_TEXTS) for piece in text.pieces
-    )
+    vocabulary = Counter(piece.strip().lower() for piece in tales.split_pieces(sample.replace(tales.END, "")))
     words = sum(1 for word in vocabulary if word.isalpha())
     rows = [
         f"Counted on the first {n} held-out texts ({TRAINING_TEXTS} training texts for the words in use).",
         "",
         f"- words in use: {words:,}, besides {sum(1 for word in vocabulary if word.isdigit())} numbers and "
-        f"{sum(1 for word in vocabulary if not word.isalnum())} signs",
+        f"{sum(1 for word in vocabulary if word and not word.isalnum())} signs",
         f"- a text has {sum(len(text.pieces) + 1 for text in texts) / n:.0f} pieces with its end mark, "
         f"{sum(len(text.text) for text in texts) / n:.0f} characters on average",
         "",
@@ -165,7 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
     datasheet = folder / "README.md"
     marked = re.compile(r"(?<=<!-- counts:start -->\n).*(?=<!-- counts:end -->)", re.DOTALL)
     fresh = {folder / name: content for name, content in files().items()}
-    fresh[datasheet] = marked.sub(lambda _: counts() + "\n", datasheet.read_text("utf-8"))
+    fresh[datasheet] = marked.sub(lambda _: counts(fresh[folder / "tales.txt"]) + "\n", datasheet.read_text("utf-8"))
     stale = [path for path, content in fresh.items() if not path.is_file() or path.read_bytes() != content.encode()]
     for path in stale:
         print(f"{path.name} {'differs' if options.check else 'written'}")

@@ -33,7 +33,8 @@ INFRASTRUCTURE = {  # files that every module may use and none has to show, each
     "comparing": "the part of the workbench that compares two results",
     "datasets": "the part of the workbench that finds and fetches data sets",
     "tales": "the generator of the corpus: a subject of its own, documented in data/README.md",
-    "tales_data": "the words and frames of the corpus",
+    "tales_grammar": "the part of the generator that reads the grammar and walks through it",
+    "tales_data": "the files, task sets and counts of the corpus",
 }
 PLUMBING: dict[str, str] = {  # `file.name` of what a helper ships and its notebook need not show, with the reason
 }
