@@ -165,7 +165,7 @@ def module_table(root: Path) -> str:
     """The map of modules, from what is in the tree."""
     rows = ["| module | the question it answers | what it ships | state |", "|---|---|---|---|"]
     for module in modules(root):
-        names = [n for h in module.helpers if not exempt(h.stem) for n in public_names(read_python(h))]
+        names = [name for h in module.helpers if not exempt(h.stem) for name in headline(h, module.name)]
         ships = ", ".join(f"`{name}`" for name in names) or "nothing"
         if any(h.stem == "lab" for h in module.helpers):
             ships += "; the workbench `lab`"
@@ -183,6 +183,13 @@ def module_table(root: Path) -> str:
         asks = (question(module) or "no README").replace("|", "\\|")
         rows.append(f"| [{module.title}]({module.folder}/) | {asks} | {ships} | {', '.join(state)} |")
     return "\n".join(rows)
+
+
+def headline(helper: Path, module: str) -> list[str]:
+    """What the map says that a helper ships: all of the main helper, of the others the classes where there are any."""
+    names = public_names(read_python(helper))
+    classes = [name for name in names if name[0].isupper() and not name.isupper()]
+    return names if helper.stem == module else classes or names
 
 
 def with_table(root: Path, text: str) -> str | None:
