@@ -159,12 +159,9 @@ def test_embedded_sets_are_here(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, entry in REGISTRY.items() if "sha256" in entry])
-def test_registry_describes_the_real_files(name: str) -> None:
-    folder = os.environ.get("GLASSBOX_DATA")
-    path = Path(folder, REGISTRY[name]["path"]) if folder else None
-    if path is None or not path.is_file():
-        pytest.skip("needs the real file under GLASSBOX_DATA")
-    assert dataset(name) == path
+def test_registry_describes_the_real_files(name: str, data_dir: Path) -> None:
+    path = dataset(name).resolve()
+    assert path == data_dir / REGISTRY[name]["path"]
     assert path.stat().st_size == REGISTRY[name]["size"]
 
 
