@@ -352,7 +352,7 @@ def explain(error: OSError, folder: Path) -> str:
 
 
 def remove(folder: Path) -> None:
-    if folder.is_symlink():
+    if folder.is_symlink() or folder.is_file():
         folder.unlink()
     elif folder.exists():
         shutil.rmtree(str(folder))
@@ -670,6 +670,8 @@ CACHES = (".pytest_cache", ".ruff_cache", ".hypothesis", ".import_linter_cache",
 
 
 def clean(arguments: list[str]) -> int:
+    if arguments:
+        raise Stop(f"clean takes no arguments, got {arguments[0]!r}; nothing was removed.")
     for name in (".venv", *CACHES):
         remove(ROOT / name)
     for top in [ROOT / "tests", *module_folders()]:
@@ -685,7 +687,9 @@ def main(arguments: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a console that lacks a letter shows a ?
-    if "--help" in arguments[:1] or "-h" in arguments[:1]:
+    # After `test` a later --help is pytest's own; everywhere else it asks for this page.
+    asked = arguments[:1] if arguments[:1] == ["test"] else arguments
+    if "--help" in asked or "-h" in asked or arguments[:1] == ["help"]:
         say(__doc__ or "")
         return 0
     verb = "" if not arguments or arguments[0].startswith("-") else arguments[0]

@@ -684,3 +684,27 @@ def test_an_old_python_gets_a_sentence(course: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stderr.startswith("start.py: This checkout has no module that ships the chat page")
+
+
+@pytest.mark.parametrize("arguments", [["clean", "--help"], ["run", "-h"], ["bench", "00", "--help"], ["help"]])
+def test_help_anywhere_shows_the_page_and_does_nothing(
+    start: Any, course: Path, installer: Installer, capsys: pytest.CaptureFixture, arguments: list[str]
+) -> None:
+    (course / ".venv").mkdir()
+    assert start.main(arguments) == 0
+    assert "usage: python start.py" in capsys.readouterr().out
+    assert (course / ".venv").is_dir()
+    assert start.calls == []
+
+
+def test_clean_takes_no_arguments_and_then_removes_nothing(
+    start: Any, course: Path, installer: Installer, capsys: pytest.CaptureFixture
+) -> None:
+    (course / ".venv").mkdir()
+    assert start.main(["clean", "--dry-run"]) == 1
+    assert "clean takes no arguments, got '--dry-run'; nothing was removed" in capsys.readouterr().err
+    assert (course / ".venv").is_dir()
+    shutil.rmtree(course / ".venv")
+    (course / ".venv").write_text("a file in its place")
+    assert start.main(["clean"]) == 0
+    assert not (course / ".venv").exists()
