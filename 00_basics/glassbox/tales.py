@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ __all__ = ["END", "GENRES", "Reader", "Recall", "Text", "score", "split_pieces",
 
 END = "<|endoftext|>"
 JOURNEY_SEED = 40  # of the tale that travels through all notebooks
+STREAM = 1_000_003  # texts that belong to one seed of `stream`
 GENRES = ("tale", "recipe", "letter", "sum", "glossary")  # in the grammar's order
 
 
@@ -43,10 +45,13 @@ class Recall:
 
 
 class Seen(NamedTuple):
-    """What a reader says of a piece that came: how probable it was, and which fact it repeats ("" if none)."""
+    """What a reader says of a piece that came: how probable it was, and which facts it may repeat (none: no recall).
+
+    There are several where readings differ in whose fact it is; what comes later settles it.
+    """
 
     probability: float
-    fact: str
+    facts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class Text:
 
     pieces: tuple[str, ...]
     genre: str
-    facts: dict[str, str] = field(repr=False)
+    facts: dict[str, str] = field(repr=False, hash=False)
     log_prob: float
 
     @property
@@ -75,8 +80,9 @@ class Text:
         found = []
         for index, (piece, seen) in enumerate(zip(self.pieces, self._reading, strict=False)):
             word = piece.strip().lower()
-            if seen.fact and seen.probability >= 0.99 and word in last:
-                found.append(Recall(index, last[word], seen.fact))
+            if seen.facts and seen.probability >= 0.99 and word in last:
+                fact = next(fact for fact in seen.facts if word in self.facts.get(fact, "").lower().split())
+                found.append(Recall(index, last[word], fact))
             last[word] = index
         return tuple(found)
 
@@ -95,6 +101,7 @@ class Reader:
 
     def __init__(self, state: State | None = None) -> None:
         self.live: list[tuple[float, Said | None]] = _until_said([(1.0, state or start())])
+        self.count = 0  # pieces read
 
     def next(self) -> dict[str, float]:
         """The probability of each piece that may come next; `END` stands for the end of the text."""
@@ -102,7 +109,7 @@ class Reader:
         total = sum(p for p, _ in self.live)
         for p, said in self.live:
             piece = said.piece if said else END
-            chances[piece] = chances.get(piece, 0.0) + p / total
+            chances[piece] = min(1.0, chances.get(piece, 0.0) + p / total)
         return chances
 
     def read(self, piece: str) -> Seen:
@@ -111,11 +118,15 @@ class Reader:
         heard = sum(p for p, _ in matching)
         if not heard:
             likely = sorted(self.next().items(), key=lambda item: -item[1])[:5] or "nothing: the text has ended"
-            raise ValueError(f"Tiny Tales never go on with {piece!r} here; most likely would be {likely}")
+            raise ValueError(
+                f"Tiny Tales never go on with {piece!r} here (piece {self.count}); most likely would be {likely}. "
+                "A prefix ends after a whole piece, and lines end with \\n"
+            )
         probability = min(1.0, heard / sum(p for p, _ in self.live))
         facts = [said.fact if said else "" for _, said in matching]
         self.live = _until_said([(p / heard, said.state) for p, said in matching if said])
-        return Seen(probability, facts[0] if all(facts) else "")  # readings may differ in whose fact it is
+        self.count += 1
+        return Seen(probability, tuple(facts) if all(facts) else ())
 
 
 def _until_said(states: list[tuple[float, State]]) -> list[tuple[float, Said | None]]:
@@ -135,14 +146,12 @@ def write(seed: int, genre: str | None = None, pairs: str = "seen") -> Text:
     """Write the text that belongs to `seed`.
 
     Args:
-        seed: any integer; the same seed gives the same text on every Python.
+        seed: an integer from 0 up; the same seed gives the same text on every Python.
         genre: one of `GENRES`, or None to draw it too. `log_prob` always includes the genre's probability.
         pairs: "seen" as in training, or "unseen" (see `start`).
-    Raises: ValueError for an unknown genre.
+    Raises: ValueError for an unknown genre or a negative seed, TypeError for a seed that is no integer.
     """
-    if genre is not None and genre not in GENRES:
-        raise ValueError(f"genre must be one of {', '.join(GENRES)}, not {genre!r}")
-    dice = random.Random(seed)
+    dice = random.Random(_checked(seed, genre))
     state, log_prob = start(pairs=pairs), 0.0
     if genre is not None:
         forks = step(state)
@@ -151,6 +160,16 @@ def write(seed: int, genre: str | None = None, pairs: str = "seen") -> Text:
         log_prob = math.log(p)
     pieces, facts, walked = walk(state, dice)
     return Text(tuple(pieces), pieces[0].rstrip(".").lower(), facts, log_prob + walked)
+
+
+def _checked(seed: int, genre: str | None) -> int:
+    if genre is not None and genre not in GENRES:
+        raise ValueError(f"genre must be one of {', '.join(GENRES)}, not {genre!r}")
+    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
+        raise TypeError(f"seed must be an integer, not {seed!r}")
+    if operator.index(seed) < 0:
+        raise ValueError(f"seed must be 0 or more, not {seed}: Python's dice do not tell -5 from 5")
+    return operator.index(seed)
 
 
 def walk(state: State, dice: random.Random) -> tuple[list[str], dict[str, str], float]:
@@ -174,11 +193,17 @@ def walk(state: State, dice: random.Random) -> tuple[list[str], dict[str, str], 
 
 
 def stream(seed: int, n: int | None = None, genre: str | None = None, pairs: str = "seen") -> Iterator[Text]:
-    """Fresh texts without end (or `n` of them); text k is `write(seed * 1_000_003 + k)`."""
-    k = 0
-    while n is None or k < n:
-        yield write(seed * 1_000_003 + k, genre, pairs)
-        k += 1
+    """Fresh texts: `n` of them, or all 1,000,003 of this seed. Text k is `write(seed * 1_000_003 + k)`.
+
+    Streams of different seeds never share a text's seed, so a stream that is held out stays held out.
+
+    Raises: ValueError, at once, for an unknown genre, a negative seed, or n outside 0 to 1,000,003.
+    """
+    first = _checked(seed, genre) * STREAM
+    count = STREAM if n is None else operator.index(n)
+    if not 0 <= count <= STREAM:
+        raise ValueError(f"n must lie between 0 and {STREAM:,}, the texts of one seed, not {n}: take another seed")
+    return (write(first + k, genre, pairs) for k in range(count))
 
 
 def truth(prefix: str, pairs: str = "seen") -> dict[str, float]:
