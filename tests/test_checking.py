@@ -108,7 +108,7 @@ STUBS = [
 def test_untouched_stub(stub: Any, capsys, monkeypatch) -> None:
     monkeypatch.setenv("GLASSBOX_STRICT", "1")
     text = said(capsys, stub, mean, [(ROWS,)], hint="Sum, then divide.")
-    assert text == "○ mean: not attempted yet, the course's own goes on. Hint: Sum, then divide.\n"
+    assert text == "○ mean: not attempted yet, the course's own goes on; a hint is folded below.\n"
 
 
 def helper_that_is_open(x):
@@ -256,6 +256,25 @@ def test_diagnosis(fault: str, capsys) -> None:
     assert says in text
 
 
+def test_a_probe_may_say_in_words_what_it_did_not_find(capsys) -> None:
+    def probe(f):
+        """the list after a call"""
+        found = []
+        f(found)
+        assert found, "nothing was appended"
+        return found
+
+    mine = eval(compile("lambda found: found.clear()", "a cell of the reader's", "eval"))
+    text = said(capsys, mine, lambda found: found.append(1), [probe])
+    assert "the list after a call:\n  nothing was appended\n" in text
+
+
+def test_an_error_is_a_known_mistake_only_with_the_same_words(capsys) -> None:
+    known = Mistake(lambda x: [][5], says="You read past the end.")
+    assert known.says in said(capsys, lambda x: [][7], mean, [(ROWS,)], mistakes=[known])
+    assert known.says not in said(capsys, lambda x: ()[len(x)], mean, [(ROWS,)], mistakes=[known])
+
+
 ORDERS = {
     "transposed": (lambda x: x.T, lambda x: x * 1.0, [(SQUARE,)], "it is transposed."),
     "transposed shape": (lambda x: x.T, lambda x: x * 1.0, [(ROWS,)], "it is transposed."),
@@ -295,6 +314,7 @@ def test_likely_cause(fault: str, capsys) -> None:
         (np.array([3.0, 1.0, 2.0, 9.0]), np.array([1.0, 2.0, 3.0, 4.0])),
         (np.array([2.0, 1.0, 3.0, 4.0]), np.array([1.0, 2.0, 3.0, 4.0])),
         (np.array([np.nan, 1.0]), np.array([2.0, 2.0])),
+        (np.array([0.9001, 2.1001]), np.array([0.9, 2.1])),
         ("a", "b"),
         (np.array(["a", "b"]), np.array(["b", "a"])),
         (3.0, 4.0),

@@ -187,7 +187,8 @@ def test_an_untouched_stub_is_passed_over(task: Task, monkeypatch: pytest.Monkey
     space, printed = run(task, task.cell.source)
     assert "not attempted yet" in printed
     exercise = next(e for e in EXERCISES.values() if e.name == task.name and e.reference is space[task.name])
-    assert exercise.hint in printed
+    assert "a hint is folded below" in printed
+    assert exercise.hint not in printed
 
 
 @pytest.mark.parametrize(("exercise", "mistake"), [m[1:] for m in MISTAKES], ids=[m[0] for m in MISTAKES])

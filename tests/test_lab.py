@@ -70,18 +70,19 @@ def plant(monkeypatch: pytest.MonkeyPatch, cards: int, mps: bool) -> None:
 @pytest.mark.parametrize(
     ("cards", "mps", "prefer", "device", "line"),
     [
-        (0, False, None, "cpu", "cpu (the processor): torch finds no GPU here, and the course does not need one."),
-        (2, False, None, "cuda:0", "cuda:0 (Card 0): the first of cuda:0, cuda:1, cpu."),
-        (0, True, None, "mps", "mps (the graphics cores of this Mac): the first of mps, cpu."),
-        (1, False, "cpu", "cpu", "cpu (the processor): as you asked; this machine has cuda:0, cpu."),
-        (2, False, "cuda", "cuda:0", "cuda:0 (Card 0): as you asked; this machine has cuda:0, cuda:1, cpu."),
-        (2, False, "cuda:1", "cuda:1", "cuda:1 (Card 1): as you asked; this machine has cuda:0, cuda:1, cpu."),
+        (0, False, None, "cpu", "the processor (cpu): torch finds no GPU here, and the course does not need one."),
+        (2, False, None, "cuda:0", "Card 0 (cuda:0), the first choice here; there is also cuda:1, cpu."),
+        (0, True, None, "mps", "the graphics cores of this Mac (mps), the first choice here; there is also cpu."),
+        (0, False, "cpu", "cpu", "the processor (cpu), as you asked."),
+        (1, False, "cpu", "cpu", "the processor (cpu), as you asked; this machine also has cuda:0."),
+        (2, False, "cuda", "cuda:0", "Card 0 (cuda:0), as you asked; this machine also has cuda:1, cpu."),
+        (2, False, "cuda:1", "cuda:1", "Card 1 (cuda:1), as you asked; this machine also has cuda:0, cpu."),
     ],
 )
 def test_pick_device(cards, mps, prefer, device, line, monkeypatch, capsys) -> None:
     plant(monkeypatch, cards, mps)
     assert lab.pick_device(prefer) == torch.device(device)
-    assert capsys.readouterr().out == f"Device: {line}\n"
+    assert capsys.readouterr().out == f"Running on {line}\n"
 
 
 @pytest.mark.parametrize("prefer", ["cuda", "gpu", "cuda:2", ""])
@@ -103,7 +104,10 @@ def test_pick_device_that_is_not_here(prefer: str, monkeypatch, capsys) -> None:
         (3, 4.0, "nats", "Your guess: 3 nats. The result: 4 nats. You were 25 % too low.\n"),
         (5.0, 4.0, "", "You were 25 % too high."),
         (40, 4.0, "", "You were 10 times too high."),
-        (1, 1000, "", "You were 1e+03 times too low."),
+        (1, 1000, "", "You were 1,000 times too low."),
+        (None, 16_217.3, "times", "The result: 16,220 times."),
+        (0.5, 16_217.3, "", "You were 32,400 times too low."),
+        (None, 1.5e-7, "", "The result: 1.5e-07."),
         (4.01, 4.0, "", "Right on."),
         (0, 0, "", "Right on."),
         (-1, 2.0, "m", "You were 3 m too low."),
@@ -213,6 +217,7 @@ def test_figure(drawing: None) -> None:
     import matplotlib
     from matplotlib.image import imread
 
+    matplotlib.rcdefaults()  # a notebook that ran before may have set the style
     plain = draw()
     lab.use_style()
     assert matplotlib.rcParams["axes.prop_cycle"].by_key()["color"][0] == lab.COLOURS["blue"]

@@ -42,11 +42,13 @@ def gradcheck(f: Callable[..., Tensor], *inputs: Any, step: float = 1e-6, tolera
     for number, (array, tensor) in enumerate(zip(arrays, tensors, strict=True)):
         found = np.zeros(array.shape) if tensor.grad is None else tensor.grad
         for position in np.ndindex(array.shape):
-            value, ends = array[position], []
-            for array[position] in (value + step, value - step):
-                ends.append((f(*map(Tensor, arrays)).data * weights).sum())
+            value = array[position]
+            array[position] = value + step
+            above = (f(*map(Tensor, arrays)).data * weights).sum()
+            array[position] = value - step
+            below = (f(*map(Tensor, arrays)).data * weights).sum()
             array[position] = value
-            slope = (ends[0] - ends[1]) / (2 * step)
+            slope = (above - below) / (2 * step)
             error = abs(found[position] - slope) / max(1.0, abs(slope))
             if not error <= worst:
                 worst, place = error, f"input {number} at {position}: {found[position]:.6g}, measured {slope:.6g}"

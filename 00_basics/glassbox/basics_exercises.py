@@ -70,18 +70,24 @@ unbroadcast = Exercise(
 # --- 2. backward ---
 
 
+def _reached(tensor: Tensor, name: str) -> float:
+    """The gradient as a float; an AssertionError in words where none came."""
+    assert tensor.grad is not None, f"{name}.grad is still None: no gradient reached {name}"
+    return float(tensor.grad)
+
+
 def square_plus_itself(f: Callable[[Tensor], Any]) -> float:
     """the gradient of y = x*x + x at x = 3 (7 is right)"""
     x = Tensor(3.0, requires_grad=True)
     f(x * x + x)
-    return float(x.grad)
+    return _reached(x, "x")
 
 
 def chain_of_three(f: Callable[[Tensor], Any]) -> list[float]:
     """the gradients of y = tanh(w x + b) at x = 2, w = 0.5, b = -1"""
     x, w, b = (Tensor(value, requires_grad=True) for value in (2.0, 0.5, -1.0))
     f((w * x + b).tanh())
-    return [float(t.grad) for t in (x, w, b)]
+    return [_reached(t, name) for t, name in ((x, "x"), (w, "w"), (b, "b"))]
 
 
 def stretched(f: Callable[[Tensor], Any]) -> list[list[int]]:
@@ -105,7 +111,7 @@ def diamonds(f: Callable[[Tensor], Any]) -> dict[str, float]:
     for _ in range(8):
         y = y + y
     f(y)
-    return {"gradient": float(x.grad), "calls of the rule": calls}
+    return {"gradient": _reached(x, "x"), "calls of the rule": calls}
 
 
 def two_graphs(f: Callable[[Tensor], Any]) -> float:
@@ -113,7 +119,7 @@ def two_graphs(f: Callable[[Tensor], Any]) -> float:
     x = Tensor(2.0, requires_grad=True)
     f(x * 3.0)
     f(x * 4.0)
-    return float(x.grad)
+    return _reached(x, "x")
 
 
 def long_chain(f: Callable[[Tensor], Any]) -> float:
@@ -123,7 +129,33 @@ def long_chain(f: Callable[[Tensor], Any]) -> float:
     for _ in range(3000):
         y = y + 1.0
     f(y)
-    return float(x.grad)
+    return _reached(x, "x")
+
+
+def started_with(f: Callable[..., Any]) -> np.ndarray | None:
+    """the gradient of x after backward(3 x, gradient) with the gradient [2, 5] ([6, 15] is right)"""
+    x = Tensor([1.0, 1.0], requires_grad=True)
+    f(x * 3.0, np.array([2.0, 5.0]))
+    assert x.grad is not None, "x.grad is still None: no gradient reached x"
+    return x.grad
+
+
+def _is_refused(f: Callable[[Tensor], Any], root: Tensor) -> bool:
+    try:
+        f(root)
+    except RuntimeError:
+        return True
+    return False
+
+
+def second_walk(f: Callable[[Tensor], Any]) -> dict[str, bool]:
+    """what is spent after a walk from y = x*x + x, and whether wrong walks are refused (RuntimeError)"""
+    x, z = Tensor(3.0, requires_grad=True), Tensor(3.0, requires_grad=True)
+    y, replaced = x * x + x, z * z
+    f(y)
+    said = {"y.spent": bool(y.spent), "x.spent": bool(x.spent), "a second walk is refused": _is_refused(f, y)}
+    z.data = 4.0
+    return {**said, "a walk after x.data was replaced is refused": _is_refused(f, replaced)}
 
 
 def _overwrites(root: Tensor, gradient: Any = None) -> None:
@@ -161,10 +193,92 @@ def _clears_first(root: Tensor, gradient: Any = None) -> None:
     engine.backward(root, gradient)
 
 
+def _backward_but(
+    root: Tensor,
+    gradient: Any = None,
+    *,
+    verifies: bool = True,
+    spends: Callable[[Tensor], bool] = lambda node: bool(node.parents),
+    order: Callable[[list[Tensor]], Any] = reversed,
+    adds: Callable[[Tensor, np.ndarray], None] = accumulate,
+) -> None:
+    """The course's walk, with one part of it changed."""
+    start = engine.start_gradient(root, gradient)
+    nodes = topological_order(root)
+    if verifies:
+        engine.verify(nodes)
+    accumulate(root, start)
+    for node in order(nodes):
+        for parent, rule in zip(node.parents, node.rules, strict=True):
+            if parent.requires_grad:
+                adds(parent, engine.unbroadcast(rule(node.grad), parent.shape))
+        node.spent = spends(node)
+
+
+def _ignores_gradient(root: Tensor, gradient: Any = None) -> None:
+    engine.backward(root, np.ones(root.shape))
+
+
+def _starts_only(root: Tensor, gradient: Any = None) -> None:
+    _backward_but(root, gradient, order=lambda nodes: [])
+
+
+def _forward_order(root: Tensor, gradient: Any = None) -> None:
+    _backward_but(root, gradient, order=list)
+
+
+def _forward_order_past_none(root: Tensor, gradient: Any = None) -> None:
+    _backward_but(root, gradient, order=lambda nodes: (node for node in nodes if node.grad is not None))
+
+
+def _adds_in_place(root: Tensor, gradient: Any = None) -> None:
+    def adds(node: Tensor, share: np.ndarray) -> None:
+        if node.grad is None:
+            node.grad = share
+        else:
+            node.grad += share
+
+    _backward_but(root, gradient, adds=adds)
+
+
+def _adds_to_none(root: Tensor, gradient: Any = None) -> None:
+    def adds(node: Any, share: np.ndarray) -> None:
+        node.grad += share
+
+    _backward_but(root, gradient, adds=adds)
+
+
+def _forgets_verify(root: Tensor, gradient: Any = None) -> None:
+    _backward_but(root, gradient, verifies=False)
+
+
+def _forgets_spent(root: Tensor, gradient: Any = None) -> None:
+    _backward_but(root, gradient, spends=lambda node: False)
+
+
+def _forgets_verify_and_spent(root: Tensor, gradient: Any = None) -> None:
+    _backward_but(root, gradient, verifies=False, spends=lambda node: False)
+
+
+def _spends_leaves(root: Tensor, gradient: Any = None) -> None:
+    _backward_but(root, gradient, spends=lambda node: True)
+
+
+SPENT = "a node that has parents is done after its rules were called: set node.spent = True there"
+
 backward = Exercise(
     name="backward",
     reference=engine.backward,
-    cases=[square_plus_itself, chain_of_three, stretched, diamonds, two_graphs, long_chain],
+    cases=[
+        square_plus_itself,
+        chain_of_three,
+        stretched,
+        diamonds,
+        two_graphs,
+        long_chain,
+        started_with,
+        second_walk,
+    ],
     mistakes=[
         Mistake(_overwrites, "a later use overwrote the gradient: accumulate, do not assign."),
         Mistake(_forgets_unbroadcast, "a gradient must have the shape of its value: unbroadcast each share."),
@@ -179,6 +293,25 @@ backward = Exercise(
             "topological, results before inputs.",
         ),
         Mistake(_clears_first, "do not clear old gradients: a leaf collects over several graphs until zero_grad."),
+        Mistake(_ignores_gradient, "you ignored `gradient`: begin with start_gradient(root, gradient)."),
+        Mistake(
+            _starts_only, "the walk does not reach the inputs: visit every node, and call the rule of each parent."
+        ),
+        Mistake(_forward_order, "you visit inputs before results: reversed(topological_order(root))."),
+        Mistake(_forward_order_past_none, "inputs were visited before results: reversed(topological_order(root))."),
+        Mistake(
+            _adds_in_place,
+            "`+=` changed an array that another node holds too: use accumulate(parent, share), which makes a new one.",
+        ),
+        Mistake(
+            _adds_to_none, "a gradient begins as None: use accumulate(parent, share), which knows the first share."
+        ),
+        Mistake(_forgets_verify, "a wrong walk went through without a word: call verify(order) before the first step."),
+        Mistake(_forgets_spent, f"a second walk went through without a word. {SPENT}, so that `verify` can refuse."),
+        Mistake(_forgets_verify_and_spent, f"a second walk went through without a word: call verify(order). {SPENT}."),
+        Mistake(
+            _spends_leaves, "leaves stay usable in other graphs: set node.spent only where node.parents is not ()."
+        ),
     ],
     hint="start with gradient 1 at the root; for node in reversed(topological_order(root)): every rule once.",
 )
@@ -205,6 +338,22 @@ def _sum_over_everything(x: np.ndarray, axis: int = -1) -> np.ndarray:
     return weights / weights.sum()
 
 
+def _one_table(x: np.ndarray, axis: int = -1) -> np.ndarray:
+    return basics.softmax(x.reshape(-1)).reshape(x.shape)
+
+
+def _first_axis_always(x: np.ndarray, axis: int = -1) -> np.ndarray:
+    return basics.softmax(x, 0)
+
+
+def _powers_of_two(x: np.ndarray, axis: int = -1) -> np.ndarray:
+    return basics.softmax(np.asarray(x) * np.log(2.0), axis)
+
+
+def _clips(x: np.ndarray, axis: int = -1) -> np.ndarray:
+    return _no_maximum(np.clip(x, -700, 700), axis)
+
+
 softmax = Exercise(
     name="softmax",
     reference=basics.softmax,
@@ -213,6 +362,7 @@ softmax = Exercise(
         (np.array([[1.0, 2.0, 3.0], [0.0, 0.0, 5.0]]),),
         (np.array([[1.0, 2.0, 3.0], [0.0, 0.0, 5.0]]), 0),
         (np.array([[1000.0, 0.0], [-1000.0, 0.0]]),),
+        (np.array([[1000.0, 998.0]]),),
         (np.linspace(-900.0, 900.0, 24).reshape(2, 3, 4), 1),
     ],
     mistakes=[
@@ -220,6 +370,10 @@ softmax = Exercise(
         Mistake(_maximum_over_everything, "e^-2000 became 0 and 0/0 is NaN: the maximum per row, keepdims=True."),
         Mistake(_last_axis_always, "the axis that was asked for is not used: hand it to max and sum."),
         Mistake(_sum_over_everything, "each row must sum to 1: sum along the axis, keepdims=True."),
+        Mistake(_one_table, "the whole table sums to 1, not each row: max and sum along the axis, keepdims=True."),
+        Mistake(_first_axis_always, "you used axis 0, whatever was asked for: hand `axis` to max and sum."),
+        Mistake(_powers_of_two, "these are powers of 2: the scores are exponents of e, so use np.exp."),
+        Mistake(_clips, "clipping makes different scores equal (1000 and 998): subtract the maximum of each row."),
     ],
     hint="subtract the maximum along the axis, exponentiate, divide by the sum along the axis; keepdims=True twice.",
 )
@@ -250,13 +404,37 @@ def _whole_columns(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return gradient / len(targets)
 
 
+def _subtracts_the_places(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    return (basics.softmax(scores) - targets) / len(targets)
+
+
+def _subtracts_the_places_from_rows(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    return (basics.softmax(scores) - targets[:, None]) / len(targets)
+
+
+def _divides_by_answers(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    return basics.surprise_gradient(scores, targets) * len(targets) / scores.shape[1]
+
+
+def _softmax_down_the_columns(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    return (basics.softmax(scores, 0) - np.eye(scores.shape[1])[targets]) / len(targets)
+
+
+def _whole_rows(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    gradient = basics.softmax(scores)
+    gradient[targets] -= 1
+    return gradient / len(targets)
+
+
+PLACES = "`targets` are places, not the 0/1 row y: subtract 1 only at the place"
+
 surprise_gradient = Exercise(
     name="surprise_gradient",
     reference=basics.surprise_gradient,
     cases=[
-        (np.array([[0.0, 0.0]]), np.array([1])),
         (np.array([[1.0, 2.0, 3.0], [0.5, 0.0, -1.0]]), np.array([2, 0])),
         (np.array([[5.0, -5.0, 0.0], [0.0, 1.0, 2.0], [9.0, 9.0, 9.0]]), np.array([1, 1, 0])),
+        (np.array([[0.0, 0.0]]), np.array([1])),
     ],
     mistakes=[
         Mistake(_forgets_the_mean, "this is the gradient of the sum; the loss is a mean: divide by B, the rows."),
@@ -267,6 +445,17 @@ surprise_gradient = Exercise(
         Mistake(_forgets_softmax, "p is missing: turn the scores into probabilities with softmax first."),
         Mistake(
             _whole_columns, "gradient[:, targets] takes whole columns: gradient[np.arange(B), targets] one per row."
+        ),
+        Mistake(_subtracts_the_places, f"{PLACES}, gradient[np.arange(B), targets] -= 1."),
+        Mistake(_subtracts_the_places_from_rows, f"{PLACES}, not the number of the place everywhere in the row."),
+        Mistake(
+            _divides_by_answers, "divide by B, the number of rows (len(targets)), not by V, the number of answers."
+        ),
+        Mistake(
+            _softmax_down_the_columns, "each row of scores is one question: softmax along the last axis, not axis 0."
+        ),
+        Mistake(
+            _whole_rows, "gradient[targets] takes whole rows: gradient[np.arange(B), targets] is one place per row."
         ),
     ],
     hint="p = softmax(scores); then subtract 1 at [row, target] of every row; then divide by the number of rows.",
@@ -303,6 +492,17 @@ def _no_memory(value: np.ndarray, gradient: np.ndarray, velocity: np.ndarray, lr
     return value - lr * gradient, gradient
 
 
+def _moves_by_gradient(
+    value: np.ndarray, gradient: np.ndarray, velocity: np.ndarray, lr: float, momentum: float
+) -> Step:
+    return value - lr * gradient, momentum * velocity + gradient
+
+
+def _other_order(value: np.ndarray, gradient: np.ndarray, velocity: np.ndarray, lr: float, momentum: float) -> Step:
+    value, velocity = basics.momentum_step(value, gradient, velocity, lr, momentum)
+    return velocity, value
+
+
 def five_steps(f: Callable[..., Step]) -> np.ndarray:
     """five steps down the bowl x², from x = 1 with lr 0.1 and momentum 0.9"""
     value, velocity, path = np.array([1.0]), np.zeros(1), []
@@ -318,7 +518,7 @@ momentum_step = Exercise(
     cases=[
         (np.array([1.0, 2.0]), np.array([0.5, -1.0]), np.zeros(2), 0.1, 0.0),
         (np.array([1.0, 2.0]), np.array([0.5, -1.0]), np.zeros(2), 0.1, 0.9),
-        (np.array([1.0, 2.0]), np.array([0.5, -1.0]), np.array([0.3, 0.3]), 0.1, 0.9),
+        (np.array([1.0, 2.0]), np.array([0.5, -1.0]), np.array([0.3, -0.2]), 0.1, 0.9),
         five_steps,
     ],
     mistakes=[
@@ -327,6 +527,8 @@ momentum_step = Exercise(
         Mistake(_late, "you moved with the old velocity: first add the new gradient to it, then move."),
         Mistake(_rate_in_velocity, "lr belongs in the move, not in the velocity: a new lr should act at once."),
         Mistake(_no_memory, "the old velocity is forgotten: the new one is momentum * velocity + gradient."),
+        Mistake(_moves_by_gradient, "you moved by the gradient alone: move by lr times the new velocity."),
+        Mistake(_other_order, "the order of the pair is (value, velocity)."),
     ],
     hint="velocity = momentum * velocity + gradient; then value - lr * velocity. Return both.",
 )

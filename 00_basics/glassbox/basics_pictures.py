@@ -65,16 +65,25 @@ def graph(a: Any, b: Any, c: Any, L: Any) -> None:
     show()
 
 
-def lines(X: np.ndarray, rows: np.ndarray) -> None:
-    """The four points of XOR, and lines x·w + b = 0 given as rows (w, b)."""
-    _, ax = plt.subplots(figsize=(6.0, 3.4))
-    x = np.array([-0.6, 1.6])
-    for w1, w2, b in rows:
-        ax.plot(x, -(w1 * x + b) / w2, color=COLOURS["grey"], linewidth=1.1)
-    ax.scatter(*X[[0, 3]].T, marker="o", color=COLOURS["orange"], s=110, zorder=3, label="0")
-    ax.scatter(*X[[1, 2]].T, marker="X", color=COLOURS["blue"], s=120, zorder=3, label="1")
-    ax.set(xlim=(-0.6, 1.6), ylim=(-0.5, 1.5), xlabel="input 1", ylabel="input 2", xticks=[0, 1], yticks=[0, 1])
-    ax.legend(title="XOR is", loc="center left", bbox_to_anchor=(1, 0.5))
+def lines(X: np.ndarray, rows: np.ndarray, fits: np.ndarray) -> None:
+    """The four points of XOR and lines x·w + b = 0, given as rows (w, b): the side of 1 shaded, wrong points ringed.
+
+    fits: which points each line has on their right side, (lines, 4).
+    """
+    _, axes = plt.subplots(1, len(rows), figsize=(6.9, 2.9), sharey=True)
+    square = (-0.5, 1.5, -0.5, 1.5)
+    grid = np.linspace(-0.5, 1.5, 60)
+    for ax, (w1, w2, b), right in zip(axes, rows, fits, strict=True):
+        sums = w1 * grid[None, :] + w2 * grid[:, None] + b
+        ax.contourf(sums, levels=[-1e9, 0, 1e9], extent=square, colors=["#f6e3c2", "#c9d4f3"])
+        ax.contour(sums, levels=[0], extent=square, colors=COLOURS["black"], linewidths=1.5)
+        ax.scatter(*X[[0, 3]].T, marker="o", color=COLOURS["orange"], s=70, zorder=3, label="0")
+        ax.scatter(*X[[1, 2]].T, marker="X", color=COLOURS["blue"], s=80, zorder=3, label="1")
+        ax.scatter(*X[~right].T, marker="o", facecolors="none", edgecolors=COLOURS["red"], s=330, lw=2.2, zorder=4)
+        ax.set(xlabel="input 1", xticks=[0, 1], yticks=[0, 1], aspect="equal")
+        ax.grid(False)
+    axes[0].set_ylabel("input 2")
+    axes[-1].legend(title="XOR is", loc="center left", bbox_to_anchor=(1, 0.5))
     show()
 
 
@@ -97,20 +106,18 @@ def xor_frames(X: np.ndarray, y: np.ndarray, frames: Mapping[int, np.ndarray], l
 
 
 def walks(paths: Mapping[str, np.ndarray]) -> None:
-    """Ways down the valley x²/2 + 10 y², one panel each."""
-    _, axes = plt.subplots(2, 2, figsize=(6.9, 4.6), sharex=True, sharey=True)
+    """Ways down the valley x²/2 + 10 y², one panel each, with the distance to the bottom that is left."""
+    _, axes = plt.subplots(1, len(paths), figsize=(6.9, 2.9), sharey=True)
     x, y = np.meshgrid(np.linspace(-10, 10, 80), np.linspace(-2.2, 2.2, 80))
-    for ax, (name, path), colour in zip(axes.flat, paths.items(), ("sky", "green", "red", "purple"), strict=True):
+    colours = ("sky", "green", "red") if len(paths) == 3 else ("green", "purple")
+    for ax, (name, path), colour in zip(axes, paths.items(), colours, strict=True):
         ax.contour(x, y, 0.5 * x**2 + 10 * y**2, levels=[1, 5, 15, 30, 50], colors="#bdb9ac", linewidths=0.8)
         ax.plot(*path.T, ".-", color=COLOURS[colour], linewidth=1.1, markersize=6)
         ax.plot(0, 0, "+", color=COLOURS["black"], markersize=10)
-        ax.set_title(name, fontsize=10.5, weight="normal")
-        ax.set(xlim=(-10, 10), ylim=(-2.2, 2.2))
-        ax.label_outer()
-    for ax in axes[1]:
-        ax.set_xlabel("x")
-    for ax in axes[:, 0]:
-        ax.set_ylabel("y")
+        left = f"left after {len(path) - 1} steps: {np.hypot(*path[-1]):.2f}"
+        ax.set_title(f"{name}\n{left}", fontsize=10, weight="normal")
+        ax.set(xlim=(-10, 10), ylim=(-2.2, 2.2), xlabel="x")
+    axes[0].set_ylabel("y")
     show()
 
 

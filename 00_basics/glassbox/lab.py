@@ -72,13 +72,14 @@ def pick_device(prefer: str | None = None) -> torch.device:
     wanted = next(iter(here)) if prefer is None else f"{prefer}:0" if prefer == "cuda" else prefer
     if wanted not in here:
         raise ValueError(f"prefer={prefer!r} cannot be had on this machine; it has {', '.join(here)}")
+    others = ", ".join(name for name in here if name != wanted)
     if prefer is not None:
-        reason = f"as you asked; this machine has {', '.join(here)}"
-    elif len(here) == 1:
-        reason = "torch finds no GPU here, and the course does not need one"
+        reason = f", as you asked{'; this machine also has ' * bool(others)}{others}"
+    elif not others:
+        reason = ": torch finds no GPU here, and the course does not need one"
     else:
-        reason = f"the first of {', '.join(here)}"
-    print(f"Device: {wanted} ({here[wanted]}): {reason}.")
+        reason = f", the first choice here; there is also {others}"
+    print(f"Running on {here[wanted]} ({wanted}){reason}.")
     return torch.device(wanted)
 
 
@@ -103,7 +104,7 @@ def compare_guess(guess: Any, value: Any, unit: str = "") -> None:
         print(f"{said} Right on.")
     elif guess * value > 0:
         ratio = guess / value
-        amount = f"{100 * abs(ratio - 1):.0f} %" if 0.5 <= ratio <= 2 else f"{max(ratio, 1 / ratio):.3g} times"
+        amount = f"{100 * abs(ratio - 1):.0f} %" if 0.5 <= ratio <= 2 else f"{_digits(max(ratio, 1 / ratio), 3)} times"
         print(f"{said} You were {amount} too {'high' if guess > value else 'low'}.")
     else:
         print(f"{said} You were {_digits(abs(guess - value))}{unit} too {'high' if guess > value else 'low'}.")
@@ -113,10 +114,11 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
-def _digits(value: Any) -> str:
+def _digits(value: Any, digits: int = 4) -> str:
     if isinstance(value, int | np.integer) or not _is_number(value):
         return f"{value:,}" if _is_number(value) else str(value)
-    return f"{value:.4g}"
+    rounded = f"{value:.{digits}g}"
+    return f"{float(rounded):,.0f}" if "e+" in rounded and abs(value) < 1e15 else rounded  # 16,200, not 1.62e+04
 
 
 # --- the look of figures ---
