@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 import torch
 from glassbox import basics, engine
 from glassbox.basics import SGD, Network, Perceptron, gradcheck, mean_surprise, softmax, surprise_gradient
-from glassbox.engine import Tensor
+from glassbox.engine import Tensor, record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -571,3 +573,82 @@ def test_sgd_equals_torch(momentum: float) -> None:
             ((x**4).sum() * 0.1 + (x * x).sum()).backward()
             optimiser.step()
         np.testing.assert_allclose(ours.data, theirs.detach().numpy(), rtol=1e-12)
+
+
+# --- what a hostile reader tried ---
+
+
+def test_gradcheck_never_forgets_a_nan() -> None:
+    for factors in ([np.nan, 1.0], [1.0, np.nan]):
+        with pytest.raises(AssertionError, match="differ by inf"):
+            gradcheck(lambda x, f=factors: record("b", x.data * 1.0, (x, lambda g: g * np.array(f))), [1.0, 2.0])
+
+
+def test_copies_and_pickles_are_leaves_whose_data_cannot_be_written() -> None:
+    t = Tensor([1.0, 2.0], requires_grad=True)
+    (t * t).sum().backward()
+    for twin in (copy.deepcopy(t), copy.copy(t), pickle.loads(pickle.dumps(t)), copy.deepcopy([t * t])[0]):
+        assert twin.requires_grad
+        assert twin.parents == ()
+        with pytest.raises(ValueError, match="read-only"):
+            twin.data[0] = 50.0
+    assert np.array_equal(copy.deepcopy(t).grad, [2.0, 4.0])
+    deep = t.sum()
+    for _ in range(5000):
+        deep = deep + 1.0
+    assert copy.deepcopy(deep).item() == deep.item()
+
+
+def test_sigmoid_keeps_its_accuracy_far_to_the_left() -> None:
+    x = Tensor([-700.0, -36.0, -30.0, 0.0, 30.0, 800.0], requires_grad=True)
+    y = x.sigmoid()
+    wanted = [math.exp(v) / (1 + math.exp(v)) if v < 0 else 1 / (1 + math.exp(-v)) for v in x.data]
+    np.testing.assert_allclose(y.data, wanted, rtol=1e-12)
+    assert Tensor([-40.0]).sigmoid().log().item() == pytest.approx(-40.0)
+
+
+def test_division_by_very_small_and_large_numbers_has_finite_gradients() -> None:
+    for a, b, wanted in ((1e-200, 1e-180, -1e160), (1e300, 1e200, -1e-100)):
+        divisor = Tensor([b], requires_grad=True)
+        (Tensor([a]) / divisor).sum().backward()
+        np.testing.assert_allclose(divisor.grad, [wanted], rtol=1e-12)
+
+
+def test_numpy_scalars_as_exponents_count_as_floats() -> None:
+    x = Tensor([3.0], requires_grad=True)
+    (x ** np.int8(-128)).sum().backward()  # type: ignore[operator]
+    np.testing.assert_allclose(x.grad, [-128 * 3.0**-129], rtol=1e-12)
+
+
+@pytest.mark.parametrize("axes", [(0, 5), (0,), (0, 0), (-3, 0)])
+def test_transpose_refuses_axes_that_do_not_name_each_once(axes: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"transpose: .* must name each axis of shape \(2, 3\) once"):
+        Tensor(np.ones((2, 3))).transpose(*axes)
+
+
+def test_an_interrupted_walk_is_refused_the_second_time() -> None:
+    x = Tensor(1.0, requires_grad=True)
+    once = iter([KeyboardInterrupt])
+
+    def rule(g: np.ndarray) -> np.ndarray:
+        for interruption in once:
+            raise interruption
+        return 3 * g
+
+    y = record("three times", x.data * 3, (x, rule))
+    with pytest.raises(KeyboardInterrupt):
+        y.backward()
+    with pytest.raises(RuntimeError, match="before"):
+        y.backward()
+    assert x.grad is None
+
+
+def test_sgd_moves_all_parameters_or_none() -> None:
+    a, b = Tensor([1.0], requires_grad=True), Tensor([1.0], requires_grad=True)
+    (a * a).sum().backward()
+    with pytest.raises(RuntimeError, match="parameter 1 of shape"):
+        SGD([a, b], lr=0.1).step()
+    assert a.item() == 1.0
+    for parameters, lr in (([a, a], 0.1), ([a], float("inf")), ([a], float("nan"))):
+        with pytest.raises(ValueError, match="each once, 0 < lr < inf"):
+            SGD(parameters, lr=lr)

@@ -650,3 +650,8 @@ def test_short() -> None:
 def test_ill_made_exercise(arguments: tuple, more: dict, kind: type, says: str) -> None:
     with pytest.raises(kind, match=says):
         check(lambda x: x, *arguments, **more)
+
+
+def test_a_case_that_cannot_be_copied_is_the_authors_fault() -> None:
+    with pytest.raises(ValueError, match=r"cannot be copied .*: make it a probe\(f\)"):
+        check(lambda numbers: "rubbish", sum, [((i for i in range(3)),)])

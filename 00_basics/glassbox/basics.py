@@ -50,7 +50,8 @@ def gradcheck(f: Callable[..., Tensor], *inputs: Any, step: float = 1e-6, tolera
             array[position] = value
             slope = (above - below) / (2 * step)
             error = abs(found[position] - slope) / max(1.0, abs(slope))
-            if not error <= worst:
+            error = error if error == error else np.inf  # nan is the worst of all
+            if error > worst:
                 worst, place = error, f"input {number} at {position}: {found[position]:.6g}, measured {slope:.6g}"
     if not worst <= tolerance:
         raise AssertionError(f"gradients differ by {worst:.2g}, more than {tolerance:.2g}, worst for {place}")
@@ -175,10 +176,10 @@ class SGD:
 
     def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.0) -> None:
         self.parameters = list(parameters)
-        if not self.parameters or not lr > 0 or not 0 <= momentum < 1:
+        if not 0 < len(set(self.parameters)) == len(self.parameters) or not 0 < lr < np.inf or not 0 <= momentum < 1:
             raise ValueError(
-                f"SGD needs parameters, lr > 0 and 0 <= momentum < 1; got {len(self.parameters)} parameters, "
-                f"lr={lr}, momentum={momentum}"
+                f"SGD needs parameters, each once, 0 < lr < inf and 0 <= momentum < 1; got {len(self.parameters)} "
+                f"parameters ({len(set(self.parameters))} different), lr={lr}, momentum={momentum}"
             )
         self.lr, self.momentum = lr, momentum
         self.velocities = [np.zeros(p.shape) for p in self.parameters]
@@ -188,6 +189,7 @@ class SGD:
         for i, p in enumerate(self.parameters):
             if p.grad is None:
                 raise RuntimeError(f"parameter {i} of shape {p.shape} has no gradient. Call backward() on a loss first")
+        for i, p in enumerate(self.parameters):
             p.data, self.velocities[i] = momentum_step(p.data, p.grad, self.velocities[i], self.lr, self.momentum)
 
     def zero_grad(self) -> None:

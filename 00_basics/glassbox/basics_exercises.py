@@ -33,6 +33,11 @@ def _sums_new_axes_only(grad: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return grad.sum(axis=tuple(range(grad.ndim - len(shape))))
 
 
+def _sums_one_axis_only(grad: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    grad = grad.sum(axis=tuple(range(grad.ndim - len(shape))))
+    return grad.sum(axis=shape.index(1), keepdims=True) if 1 in shape else grad
+
+
 def _drops_the_axes(grad: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     grad = _sums_new_axes_only(grad, shape)
     return grad.sum(axis=tuple(axis for axis, size in enumerate(shape) if size == 1))
@@ -56,9 +61,12 @@ unbroadcast = Exercise(
         (GRADS, ()),
         (GRADS, (3, 4)),
         (np.arange(24.0).reshape(2, 3, 4), (3, 1)),
+        (GRADS, (1, 1)),
+        (np.arange(24.0).reshape(2, 3, 4), (1, 3, 1)),
     ],
     mistakes=[
         Mistake(_sums_new_axes_only, "you summed the new axes; also sum those that were 1, with keepdims."),
+        Mistake(_sums_one_axis_only, "there may be more than one axis of size 1: sum each of them, with keepdims."),
         Mistake(_drops_the_axes, "an axis of size 1 must stay, with size 1: sum it with keepdims=True."),
         Mistake(_takes_the_mean, "add the gradients up, do not average them: each use counts in full."),
         Mistake(_takes_the_first, "a value used in four places receives all four gradients: sum, do not pick."),
@@ -148,6 +156,13 @@ def _is_refused(f: Callable[[Tensor], Any], root: Tensor) -> bool:
     return False
 
 
+def constants(f: Callable[[Tensor], Any]) -> Any:
+    """.grad of the constant 2 after y = x * 2"""
+    x, two = Tensor(3.0, requires_grad=True), Tensor(2.0)
+    f(x * two)
+    return two.grad
+
+
 def second_walk(f: Callable[[Tensor], Any]) -> dict[str, bool]:
     """what is spent after a walk from y = x*x + x, and whether wrong walks are refused (RuntimeError)"""
     x, z = Tensor(3.0, requires_grad=True), Tensor(3.0, requires_grad=True)
@@ -201,18 +216,20 @@ def _backward_but(
     spends: Callable[[Tensor], bool] = lambda node: bool(node.parents),
     order: Callable[[list[Tensor]], Any] = reversed,
     adds: Callable[[Tensor, np.ndarray], None] = accumulate,
+    fills_constants: bool = False,
 ) -> None:
     """The course's walk, with one part of it changed."""
     start = engine.start_gradient(root, gradient)
     nodes = topological_order(root)
     if verifies:
         engine.verify(nodes)
+    for node in nodes:
+        node.spent = spends(node)
     accumulate(root, start)
     for node in order(nodes):
         for parent, rule in zip(node.parents, node.rules, strict=True):
-            if parent.requires_grad:
+            if parent.requires_grad or fills_constants:
                 adds(parent, engine.unbroadcast(rule(node.grad), parent.shape))
-        node.spent = spends(node)
 
 
 def _ignores_gradient(root: Tensor, gradient: Any = None) -> None:
@@ -264,7 +281,11 @@ def _spends_leaves(root: Tensor, gradient: Any = None) -> None:
     _backward_but(root, gradient, spends=lambda node: True)
 
 
-SPENT = "a node that has parents is done after its rules were called: set node.spent = True there"
+def _fills_constants(root: Tensor, gradient: Any = None) -> None:
+    _backward_but(root, gradient, fills_constants=True)
+
+
+SPENT = "After verify, set node.spent = True on every node that has parents"
 
 backward = Exercise(
     name="backward",
@@ -277,6 +298,7 @@ backward = Exercise(
         two_graphs,
         long_chain,
         started_with,
+        constants,
         second_walk,
     ],
     mistakes=[
@@ -306,8 +328,9 @@ backward = Exercise(
         Mistake(
             _adds_to_none, "a gradient begins as None: use accumulate(parent, share), which knows the first share."
         ),
+        Mistake(_fills_constants, "constants need no gradient: pass on only where parent.requires_grad."),
         Mistake(_forgets_verify, "a wrong walk went through without a word: call verify(order) before the first step."),
-        Mistake(_forgets_spent, f"a second walk went through without a word. {SPENT}, so that `verify` can refuse."),
+        Mistake(_forgets_spent, f"a second walk went through without a word. {SPENT}: then `verify` can refuse."),
         Mistake(_forgets_verify_and_spent, f"a second walk went through without a word: call verify(order). {SPENT}."),
         Mistake(
             _spends_leaves, "leaves stay usable in other graphs: set node.spent only where node.parents is not ()."
@@ -382,6 +405,12 @@ softmax = Exercise(
 # --- 4. the gradient of the mean surprise ---
 
 
+def _overflows(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    gradient = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    gradient[np.arange(len(targets)), targets] -= 1
+    return gradient / len(targets)
+
+
 def _forgets_the_mean(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return basics.surprise_gradient(scores, targets) * len(targets)
 
@@ -435,8 +464,10 @@ surprise_gradient = Exercise(
         (np.array([[1.0, 2.0, 3.0], [0.5, 0.0, -1.0]]), np.array([2, 0])),
         (np.array([[5.0, -5.0, 0.0], [0.0, 1.0, 2.0], [9.0, 9.0, 9.0]]), np.array([1, 1, 0])),
         (np.array([[0.0, 0.0]]), np.array([1])),
+        (np.array([[1000.0, 0.0]]), np.array([1])),
     ],
     mistakes=[
+        Mistake(_overflows, "e^1000 is too large for a float: use your softmax, which subtracts the maximum."),
         Mistake(_forgets_the_mean, "this is the gradient of the sum; the loss is a mean: divide by B, the rows."),
         Mistake(
             _wrong_sign, "p - y, not y - p: the gradient points uphill, and the surprise rises where p is too high."

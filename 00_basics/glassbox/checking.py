@@ -185,9 +185,13 @@ def _try(f: Callable, case: Case) -> _Answer:
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
     answer = _Answer(case)
+    if isinstance(case, tuple):
+        try:
+            answer.arguments = copy.deepcopy(case)
+        except TypeError as error:
+            raise ValueError(f"the case {case!r} cannot be copied ({error}): make it a probe(f)") from error
     try:
         if isinstance(case, tuple):
-            answer.arguments = copy.deepcopy(case)
             answer.result = f(*answer.arguments)
         else:
             answer.result = case(f)

@@ -3,9 +3,7 @@
 Read it from top to bottom: how a gradient finds its way back, how a result remembers where it came from, the
 operations, and the `Tensor` that binds them. Every operation computes its result and names, for each input, a *rule*:
 a function that turns the gradient of the result into the gradient of that input. Values are float64 everywhere.
-
-Reverse mode: Linnainmaa (1970); for networks: Rumelhart, Hinton and Williams, "Learning representations by
-back-propagating errors" (1986).
+Reverse mode: Linnainmaa (1970); for networks: Rumelhart, Hinton and Williams (1986).
 """
 
 from __future__ import annotations
@@ -122,12 +120,13 @@ def backward(root: Tensor, gradient: Any = None) -> None:
     start = start_gradient(root, gradient)
     order = topological_order(root)
     verify(order)
+    for node in order:
+        node.spent = bool(node.parents)
     accumulate(root, start)
     for node in reversed(order):
         for parent, rule in zip(node.parents, node.rules, strict=True):
             if parent.requires_grad:
                 accumulate(parent, unbroadcast(rule(node.grad), parent.shape))
-        node.spent = bool(node.parents)
 
 
 # ------------------------------------------------------------------------------------------ making a Tensor
@@ -207,7 +206,7 @@ def divide(a: Any, b: Any) -> Tensor:
     a, b = pair("/", a, b)
     if not b.data.all():
         raise ZeroDivisionError(f"/: the divisor of shape {b.shape} holds a 0. Add a small number to it first")
-    return record("/", a.data / b.data, (a, lambda g: g / b.data), (b, lambda g: -g * a.data / b.data**2))
+    return record("/", a.data / b.data, (a, lambda g: g / b.data), (b, lambda g: -g * (a.data / b.data) / b.data))
 
 
 def power(x: Any, exponent: float) -> Tensor:
@@ -215,10 +214,11 @@ def power(x: Any, exponent: float) -> Tensor:
     x = as_tensor(x)
     if isinstance(exponent, bool) or not isinstance(exponent, int | float | np.integer | np.floating):
         raise TypeError(f"**: the exponent must be a number, not {type(exponent).__name__}. Write (x.log() * y).exp()")
+    exponent = float(exponent)
     if (exponent < 0 and not x.data.all()) or (exponent % 1 and (x.data < 0).any()):
-        raise ValueError(f"**: {x.data.min()} ** {exponent} is not a real number. The base must be positive here")
-    slope = float(exponent) * x.data ** (exponent - 1) if exponent else np.zeros(x.shape)
-    return record(f"**{exponent}", x.data ** float(exponent), (x, lambda g: g * slope))
+        raise ValueError(f"**: {x.data.min()} ** {exponent:g} is not a real number. The base must be positive here")
+    slope = exponent * x.data ** (exponent - 1) if exponent else np.zeros(x.shape)
+    return record(f"**{exponent:g}", x.data**exponent, (x, lambda g: g * slope))
 
 
 def matmul(a: Any, b: Any) -> Tensor:
@@ -261,7 +261,7 @@ def tanh(x: Any) -> Tensor:
 def sigmoid(x: Any) -> Tensor:
     """1 / (1 + e^-x): squeezes every number into (0, 1). Slope s (1 - s), at most 1/4."""
     x = as_tensor(x)
-    s = 0.5 * (1 + np.tanh(0.5 * x.data))  # the same function, without an overflow in e^-x
+    s = np.exp(-np.logaddexp(0.0, -x.data))  # 1 / (1 + e^-x), without an overflow in e^-x
     return record("sigmoid", s, (x, lambda g: g * s * (1 - s)))
 
 
@@ -301,7 +301,10 @@ def reshape(x: Any, *shape: int) -> Tensor:
 def transpose(x: Any, *axes: int) -> Tensor:
     """All axes in a new order, as in NumPy; reversed if none are given."""
     x = as_tensor(x)
-    order = tuple(axis % x.data.ndim for axis in axes) or tuple(reversed(range(x.data.ndim)))
+    n = x.data.ndim
+    order = [range(n)[axis] if -n <= axis < n else axis for axis in axes] or list(reversed(range(n)))
+    if sorted(order) != list(range(n)):
+        raise ValueError(f"transpose: {axes} must name each axis of shape {x.shape} once, counted from 0")
     return record("transpose", x.data.transpose(order), (x, lambda g: g.transpose(np.argsort(order))))
 
 
@@ -377,6 +380,10 @@ class Tensor:
     def item(self) -> float:
         """The one number of a Tensor that holds one."""
         return self.data.item()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy or a pickle is a leaf: the numbers, the gradient so far, and no graph."""
+        return Tensor, (np.array(self._data), self.requires_grad), (None, {"grad": self.grad})
 
     def __repr__(self) -> str:
         return f"Tensor({np.array2string(self.data, precision=4, separator=', ')})"
