@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import hashlib
 import importlib.util
@@ -417,3 +418,23 @@ def test_the_separation_script_scores_models_against_the_floor(tmp_path: Path, c
     out = capsys.readouterr().out
     floor = float(re.search(r"floor ([0-9.]+) nats", out)[1])  # type: ignore[index]
     assert all(float(line.split(",")[4]) > floor for line in lines[1:]), "a loss below the floor is a leak"
+
+
+def test_the_datasheets_table_of_models_is_that_of_the_curves() -> None:
+    place = Path(__file__).parent / "benchmarks" / "tales-separation.csv"
+    last: dict[tuple[str, str], dict[str, str]] = {}
+    for row in csv.DictReader(place.read_text("utf-8").splitlines()):
+        last[row["model"], row["seed"]] = row
+    sheet = (data_folder() / "README.md").read_text("utf-8")
+    bins = ("near 5-20", "middle 20-60", "far 60-200")
+    for model in ("bigram", "LSTM", "GPT"):
+        runs = [row for (name, _), row in last.items() if name == model]
+        nats, *shares = (statistics.median(float(run[key]) for run in runs) for key in ("nats", *bins))
+        assert f"| {model} | {nats:.3f} |" in sheet
+        assert " | ".join(f"{share:.0%}" for share in shares) + " |" in sheet
+    seeds = {seed for _, seed in last}
+    assert len(seeds) == 5
+    for seed in seeds:
+        bigram, lstm, gpt = (last[model, seed] for model in ("bigram", "LSTM", "GPT"))
+        assert float(bigram["nats"]) > float(lstm["nats"]) > float(gpt["nats"])
+        assert float(gpt["far 60-200"]) - float(lstm["far 60-200"]) >= 0.37
