@@ -265,7 +265,12 @@ def test_sums_are_right_and_carries_are_written_out() -> None:
     for text in tales.stream(6, 80, "sum"):
         x, y = int(text.facts["x.number"]), int(text.facts["y.number"])
         assert text.text.rstrip(".").endswith(str(x + y))
+        steps = re.findall(r"(\d+(?: plus \d+)+) is (\d+)", text.text)
+        assert len(steps) == 2
+        for summands, result in steps:
+            assert sum(map(int, summands.split(" plus "))) == int(result), text.text
         carries = x % 10 + y % 10 > 9
+        assert f" {(x % 10 + y % 10) % 10}, carry" in text.text
         assert ("carry 1" in text.text) == carries
         carried += carries
     assert 20 < carried < 60
