@@ -655,3 +655,20 @@ def test_ill_made_exercise(arguments: tuple, more: dict, kind: type, says: str) 
 def test_a_case_that_cannot_be_copied_is_the_authors_fault() -> None:
     with pytest.raises(ValueError, match=r"cannot be copied .*: make it a probe\(f\)"):
         check(lambda numbers: "rubbish", sum, [((i for i in range(3)),)])
+
+
+def test_numbers_beyond_floats_are_compared_without_a_guess_at_the_cause(capsys: pytest.CaptureFixture) -> None:
+    check(lambda n: 2**n, lambda n: 2**n + 1, [(2000,)], name="big")
+    assert "✗ big" in capsys.readouterr().out
+
+
+def test_of_two_mistakes_that_share_the_first_wrong_case_the_closer_one_speaks(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    reference, cases = (lambda x: x * x), [(1,), (2,), (3,), (4,)]
+    mistakes = (
+        Mistake(lambda x: 4 if x == 1 else -x, "the one that agrees once"),
+        Mistake(lambda x: 4 if x == 1 else 2 * x, "the one that agrees three times"),
+    )
+    check(lambda x: 4 if x == 1 else (2 * x if x < 4 else 0), reference, cases, name="square", mistakes=mistakes)
+    assert "the one that agrees three times" in capsys.readouterr().out

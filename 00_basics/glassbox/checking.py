@@ -342,7 +342,8 @@ def _diagnosis(exercise: Exercise, mine: list[_Answer], right: list[_Answer], fa
     if not known and a.error is None and b.error is None:
         both = zip(mine, right, strict=True)
         trials = [(m.result, r.result, m.case) for m, r in both if m.error is None and r.error is None]
-        cause = likely_cause((a.result, b.result, a.case), trials, exercise.tolerance)
+        with contextlib.suppress(ArithmeticError, TypeError, ValueError):  # numbers too odd to reason about: no guess
+            cause = likely_cause((a.result, b.result, a.case), trials, exercise.tolerance)
     if cause:
         words.append(f"Likely cause: {cause}")
     if exercise.hint and not known:
@@ -351,15 +352,18 @@ def _diagnosis(exercise: Exercise, mine: list[_Answer], right: list[_Answer], fa
 
 
 def _known_mistake(exercise: Exercise, mine: list[_Answer], first: int) -> str:
-    """The sentence of the mistake that answers as the reader does: in all cases, or else in the first wrong one."""
-    partly = ""
+    """The sentence of the mistake that answers as the reader does: in all cases, or else in the first wrong one.
+
+    Where several agree in the first wrong case, the one that agrees in the most cases speaks.
+    """
+    partly, most = "", 0
     for mistake in exercise.mistakes:
         theirs = [_try(mistake.does, case) for case in exercise.cases]
         alike = [_alike(a, b, exercise.tolerance) for a, b in zip(mine, theirs, strict=True)]
         if all(alike):
             return mistake.says
-        if alike[first]:
-            partly = partly or mistake.says
+        if alike[first] and sum(alike) > most:
+            partly, most = mistake.says, sum(alike)
     return partly
 
 
