@@ -8,6 +8,7 @@ imported only where they are used. The workbench prints on purpose; the helpers 
 from __future__ import annotations
 
 import contextlib
+import io
 import random
 import sys
 from types import MappingProxyType
@@ -32,6 +33,7 @@ __all__ = [
     "ledger",
     "pick_device",
     "seed_everything",
+    "show",
     "use_style",
 ]
 
@@ -189,6 +191,28 @@ def use_style() -> None:
         }
     )
     _store_plain_png()
+
+
+def show() -> None:
+    """Show the current figure; in a notebook as a PNG of 128 colours, which the eye cannot tell from one of four
+    times the size.
+    """
+    import matplotlib.pyplot as plt
+
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if not hasattr(shell, "kernel"):
+        plt.show()
+        return
+    from IPython.display import Image as Shown
+    from IPython.display import display
+    from PIL import Image
+
+    full, small = io.BytesIO(), io.BytesIO()
+    plt.gcf().savefig(full, format="png", metadata={"Software": None})
+    plt.close()
+    picture = Image.open(full).convert("RGB")
+    picture.quantize(128, dither=Image.Dither.NONE).save(small, "png", optimize=True)
+    display(Shown(small.getvalue(), format="png"))
 
 
 def _store_plain_png() -> None:
