@@ -1,5 +1,6 @@
 """`check` gives three answers, and each wrong one its diagnosis; every planted fault here must be named."""
 
+import contextlib
 import functools
 import math
 import random
@@ -12,6 +13,7 @@ import pytest
 from glassbox import checking
 from glassbox.checking import Exercise, ExerciseError, Mistake, check, ledger
 from glassbox.comparing import difference, likely_cause, short
+from glassbox.patience import PatienceError, patience
 
 torch = pytest.importorskip("torch")
 
@@ -672,3 +674,54 @@ def test_of_two_mistakes_that_share_the_first_wrong_case_the_closer_one_speaks(
     )
     check(lambda x: 4 if x == 1 else (2 * x if x < 4 else 0), reference, cases, name="square", mistakes=mistakes)
     assert "the one that agrees three times" in capsys.readouterr().out
+
+
+# --- endless loops ---
+
+
+def never_ends(x: Any) -> Any:
+    total = 0
+    while total < 1:
+        x = x + 0
+    return x
+
+
+def hides_the_stop(x: Any) -> Any:
+    while True:
+        try:
+            x = x + 0
+        except Exception:
+            return x
+
+
+@pytest.mark.parametrize("f", [never_ends, hides_the_stop])
+def test_an_endless_loop_is_stopped_and_named(
+    f: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking, "_PATIENCE", 0.2)
+    tried = []
+
+    def counted(x: Any) -> Any:
+        tried.append(x)
+        return f(x)
+
+    text = said(capsys, counted, mean, [(ROWS,), (HALF,), (SQUARE,)])
+    assert text.startswith("✗")
+    assert "right on 0 of 3 cases" in text
+    assert "still running after 0 seconds" in text
+    assert "Does its loop ever end?" in text
+    assert len(tried) == 1  # the other cases would only take as long again
+
+
+def test_the_stopped_line_is_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checking, "_PATIENCE", 0.2)
+    text = said(capsys, never_ends, mean, [(ROWS,)])
+    assert "`x = x + 0`" in text or "`while total < 1:`" in text
+
+
+def test_a_call_that_ends_in_time_is_never_stopped_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(200):
+        with contextlib.suppress(PatienceError), patience(0.001):
+            sum(range(3000))
+    for _ in range(20):  # a stop that was late would strike here
+        sum(range(100_000))

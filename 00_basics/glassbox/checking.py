@@ -26,10 +26,12 @@ from typing import Any
 
 import numpy as np
 from glassbox.comparing import difference, likely_cause, short
+from glassbox.patience import PatienceError, patience
 
 __all__ = ["Exercise", "ExerciseError", "Mistake", "check", "ledger"]
 
 Case = tuple | Callable[[Any], Any]
+_PATIENCE = 5.0  # seconds for one call of a reader's function; right ones take milliseconds
 
 
 class ExerciseError(AssertionError):
@@ -117,7 +119,7 @@ def check(
 
     with _laboratory():
         right = [_try_reference(exercise, case) for case in exercise.cases]
-        mine = [_try(f, case) for case in exercise.cases]
+        mine = _try_all(f, exercise.cases)
         faults = [_fault(f, name, *both, exercise.tolerance) for both in zip(mine, right, strict=True)]
         passed = f"{sum(not fault for fault in faults)} of {len(faults)} cases"
         if any(faults) and _is_unfinished(f, mine, faults):
@@ -179,7 +181,18 @@ class _Answer:
     arguments: tuple = ()
 
 
-def _try(f: Callable, case: Case) -> _Answer:
+def _try_all(f: Callable, cases: Sequence[Case]) -> list[_Answer]:
+    """The reader's answers; once a call had to be stopped, the other cases are not tried."""
+    answers: list[_Answer] = []
+    for case in cases:
+        if answers and isinstance(answers[-1].error, PatienceError):
+            answers.append(_Answer(case, error=answers[-1].error))
+        else:
+            answers.append(_try(f, case, _PATIENCE))
+    return answers
+
+
+def _try(f: Callable, case: Case, seconds: float | None = None) -> _Answer:
     random.seed(0)
     np.random.seed(0)
     if "torch" in sys.modules:
@@ -191,12 +204,10 @@ def _try(f: Callable, case: Case) -> _Answer:
         except TypeError as error:
             raise ValueError(f"the case {case!r} cannot be copied ({error}): make it a probe(f)") from error
     try:
-        if isinstance(case, tuple):
-            answer.result = f(*answer.arguments)
-        else:
-            answer.result = case(f)
-        if isinstance(answer.result, types.GeneratorType):
-            answer.result = list(itertools.islice(answer.result, 10_000))
+        with patience(seconds) if seconds else contextlib.nullcontext():
+            answer.result = f(*answer.arguments) if isinstance(case, tuple) else case(f)
+            if isinstance(answer.result, types.GeneratorType):
+                answer.result = list(itertools.islice(answer.result, 10_000))
     except Exception as error:  # a reader's code may raise anything; Ctrl-C is no Exception and passes
         answer.error = error
     return answer
@@ -390,6 +401,8 @@ def _raised(f: Callable, name: str, answer: _Answer) -> str:
         return f"this case is still open: it reaches `raise NotImplementedError`{line}"
     if isinstance(error, AssertionError) and not isinstance(answer.case, tuple) and not line:
         return str(error)  # the probe's own finding, after the reader's code had ended
+    if isinstance(error, PatienceError):
+        return f"it was {error}{line}. Does its loop ever end? Something in it must change on every way through"
     if isinstance(error, RecursionError):
         return f"it calls itself without end (RecursionError){line}: when should it stop?"
     return f"it raised {type(error).__name__}: {error}".rstrip(": ,") + line

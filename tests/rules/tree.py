@@ -31,12 +31,16 @@ INFRASTRUCTURE = {  # files that every module may use and none has to show, each
     "lab": "the workbench of every notebook: seeds, devices, plot style",
     "checking": "the part of the workbench that answers exercises",
     "comparing": "the part of the workbench that compares two results",
+    "patience": "the part of the workbench that stops an endless loop",
     "datasets": "the part of the workbench that finds and fetches data sets",
     "tales": "the generator of the corpus: a subject of its own, documented in data/README.md",
     "tales_grammar": "the part of the generator that reads the grammar and walks through it",
     "tales_data": "the files, task sets and counts of the corpus",
+    "tales_bpe": "the command that trains the course's own vocabulary and writes its files",
+    "unicode_classes": "the table of Unicode's letters and numbers, which Python's regular expressions lack",
 }
 PLUMBING: dict[str, str] = {  # `file.name` of what a helper ships and its notebook need not show, with the reason
+    "vocabulary.Vocabulary": "the formats of vocabulary files, and what is refused in them",
 }
 WORKBENCH = {"lab", "tales"}  # the infrastructure that notebooks import; its names are taken everywhere
 SPEAKING = {"lab", "checking"}  # the workbench prints on purpose
