@@ -365,10 +365,10 @@ def test_a_special_token_that_is_a_word_stays_text_in_tiktoken() -> None:
     assert found.encode("abba", "all") == found.to_tiktoken().encode("abba", allowed_special="all") == [257]
 
 
-def test_tiktoken_takes_either_where_one_special_token_begins_another() -> None:
-    """Which one, the order of its hash table decides. What is no special token has the same ids all the same."""
-    found = two_specials().to_tiktoken().encode(f"{END}y", allowed_special="all")
-    assert found in ([2048], [2047, *two_specials().encode("y")])
+def test_tiktoken_cannot_have_a_special_token_that_begins_another() -> None:
+    """Which one tiktoken takes, the order of its hash table decides; so the export is refused."""
+    with pytest.raises(ValueError, match=r"tiktoken may take the special token .* rename one of the two"):
+        two_specials().to_tiktoken()
 
 
 def test_where_one_special_token_begins_another_the_longer_counts() -> None:
@@ -712,9 +712,23 @@ OURS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "encode bytes": (lambda: course().encode(b"ab"), TypeError, r"not bytes; decode bytes first: data.dec"),  # type: ignore
     "encode None": (lambda: course().encode(None), TypeError, "expected text as a str, not NoneType"),  # type: ignore
     "encode a list": (lambda: course().encode(["a"]), TypeError, "as a str, not list"),  # type: ignore
-    "batch of one": (lambda: course().encode_batch("ab"), TypeError, "a list of str, not one str: use encode"),
+    "batch of one": (lambda: course().encode_batch("ab"), TypeError, r"a list of str, not one str; write \[text\]"),
     "batch of bytes": (lambda: course().encode_batch([b"a"]), TypeError, "as a str, not bytes"),  # type: ignore
-    "stream of one": (lambda: list(course().encode_iterable("ab")), TypeError, "not one str: use encode"),
+    "stream of one": (lambda: list(course().encode_iterable("ab")), TypeError, "not one str"),
+    "stream of one, at once": (lambda: course().encode_iterable("ab"), TypeError, "not one str"),
+    "stream, unknown special": (lambda: course().encode_iterable(["a"], "<|x|>"), ValueError, "is none of"),
+    "special as one str": (lambda: BPETokenizer.train("a", 300, "<|x|>"), TypeError, r"must be a list, such as \['<"),
+    "special twice": (lambda: BPETokenizer.train("a", 300, ["<|x|>", "<|x|>"]), ValueError, "stands there twice"),
+    "special named all": (lambda: BPETokenizer.train("a", 300, ["all"]), ValueError, "means every special token"),
+    "special of half a character": (lambda: BPETokenizer.train("a", 300, ["<\ud800>"]), ValueError, "half a character"),
+    "vocab_size of a float": (lambda: BPETokenizer.train("a", 300.0), ValueError, r"whole number .* not 300\.0"),  # type: ignore
+    "train on nothing": (lambda: BPETokenizer.train(None, 300), TypeError, "not one NoneType"),  # type: ignore
+    "ids of one": (lambda: course().decode(5), TypeError, r"several whole numbers, such as \[5\]"),  # type: ignore
+    "ids of nothing": (lambda: course().decode(None), TypeError, "several whole numbers"),  # type: ignore
+    "allowed bytes": (lambda: course().encode("a", b"x"), TypeError, "allowed_special must be"),  # type: ignore
+    "allowed nothing": (lambda: course().encode("a", None), TypeError, "allowed_special must be"),  # type: ignore
+    "float ids": (lambda: BPETokenizer({(1, 2): 256.0}), TypeError, r"of type int, not 256\.0"),  # type: ignore
+    "id of a special token": (lambda: BPETokenizer({}, {"<|x|>": "256"}), TypeError, "of type int"),  # type: ignore
     "stream of bytes": (lambda: list(course().encode_iterable([b"a"])), TypeError, "not bytes"),  # type: ignore
 }
 
@@ -724,3 +738,7 @@ def test_fault(name: str) -> None:
     act, error, words = OURS[name]
     with pytest.raises(error, match=words):
         act()
+
+
+def test_vocab_size_may_be_a_number_of_numpy() -> None:
+    assert BPETokenizer.train("abab", np.int64(258)) == BPETokenizer.train("abab", 258)  # type: ignore[arg-type]

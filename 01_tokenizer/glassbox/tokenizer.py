@@ -191,8 +191,8 @@ class BPETokenizer(Vocabulary):
 
         They are the ids of the joined chunks, wherever those were cut. Arguments as in `encode`.
         """
-        for part in cut_stream(check_texts(chunks)):
-            yield from self.encode(part, allowed_special, errors)
+        parts, allowed = cut_stream(check_texts(chunks)), named(allowed_special, self.special_tokens)
+        return chain.from_iterable(self.encode(part, allowed, errors) for part in parts)
 
     def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
         """Return the text of ids: a list, an array or a tensor of one axis.
@@ -231,39 +231,43 @@ def check_text(text: str) -> str:
 
 
 def check_texts(texts: Iterable[str]) -> Iterator[str]:
-    if isinstance(texts, str | bytes):
-        raise TypeError(f"expected several texts, such as a list of str, not one {type(texts).__name__}: use encode")
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+        raise TypeError(f"expected several texts, such as a list of str, not one {type(texts).__name__}; write [text]")
     return map(check_text, texts)
 
 
 def room_for_merges(vocab_size: int, special_tokens: Sequence[str]) -> int:
     """How many merges a vocabulary of this size has room for."""
     check_special(special_tokens)
-    if not isinstance(vocab_size, int) or vocab_size < 256 + len(special_tokens):
+    least = 256 + len(special_tokens)
+    if not hasattr(vocab_size, "__index__") or isinstance(vocab_size, bool) or vocab_size < least:
         raise ValueError(
-            f"vocab_size must be a whole number from {256 + len(special_tokens)} on, for 256 bytes and "
-            f"{len(special_tokens)} special tokens, not {vocab_size!r}"
+            f"vocab_size must be a whole number from {least} on, for 256 bytes and {len(special_tokens)} special "
+            f"tokens, not {vocab_size!r}"
         )
-    return vocab_size - 256 - len(special_tokens)
+    return int(vocab_size) - least
 
 
 def named(allowed: str | Collection[str], special_tokens: Mapping[str, int]) -> Collection[str]:
     """The special tokens that `allowed_special` means."""
-    if allowed == "all":
-        return special_tokens.keys()
-    names = [allowed] if isinstance(allowed, str) else allowed
-    for name in names:
+    if isinstance(allowed, str):
+        allowed = special_tokens.keys() if allowed == "all" else [allowed]
+    if isinstance(allowed, bytes) or not isinstance(allowed, Collection):
+        raise TypeError(f'allowed_special must be "all" or a list of special tokens, not {allowed!r}')
+    for name in allowed:
         if name not in special_tokens:
             raise ValueError(f"allowed_special: {name!r} is none of this tokenizer's {list(special_tokens)}")
-    return names
+    return allowed
 
 
 def whole_numbers(ids: Iterable[int]) -> list[int]:
     """The ids as a list of ints, also from an array or a tensor of one axis, and from numbers of NumPy or torch."""
     if isinstance(ids, str | bytes):
         raise TypeError(f"ids must be whole numbers, not {type(ids).__name__} {ids!r}; use encode for text")
+    if not isinstance(ids, Iterable):
+        raise TypeError(f"ids must be several whole numbers, such as [{ids!r}], not {ids!r}")
     found = as_python(ids) if hasattr(ids, "tolist") else list(ids)
-    found = found if isinstance(found, list) else [found]
+    found = found if isinstance(found, list) else [found]  # an array without an axis
     if set(map(type, found)) - {int}:  # most often all are: then there is nothing to walk through
         for place, i in enumerate(map(as_python, found)):
             if type(i) is not int:

@@ -8,6 +8,7 @@ are text, and a token is bytes that need not be text, so each byte is spelled as
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -103,10 +104,13 @@ class Vocabulary:
 
         tiktoken joins two tokens whenever what they make is a token, however it was learned. That is the same rule if
         each token's own bytes lead to it, as training makes sure. Raises ValueError naming a token for which they do
-        not.
+        not, and where one special token begins another: tiktoken has no rule for which of them counts.
         """
         import tiktoken
 
+        for token, longer in itertools.permutations(self.special_tokens, 2):
+            if longer.startswith(token):
+                raise ValueError(f"tiktoken may take the special token {token!r} for {longer!r}: rename one of the two")
         for (left, right), new in self.ranks.items():
             token = self.vocabulary[new]
             if encode_long_word([self.byte_ids[byte] for byte in token], self.ranks) != [new]:
@@ -127,10 +131,19 @@ class Vocabulary:
 
 
 def check_special(special_tokens: Iterable[str]) -> None:
-    """Raise ValueError for a special token that is empty or has white space in it."""
+    """Raise TypeError or ValueError for special tokens that could not be told from text or from each other."""
+    if isinstance(special_tokens, str | bytes):
+        raise TypeError(f"special_tokens must be a list, such as [{special_tokens!r}], not one {special_tokens!r}")
+    seen: set[str] = set()
     for token in special_tokens:
         if not isinstance(token, str) or not token or any(map(str.isspace, token)):
             raise ValueError(f"special token {token!r} must be text without white space, such as <|name|>")
+        if token in seen or token == "all":
+            reason = "means every special token" if token == "all" else "stands there twice"
+            raise ValueError(f"special token {token!r} {reason}: give it another name, such as <|name|>")
+        if any("\ud800" <= letter <= "\udfff" for letter in token):
+            raise ValueError(f"special token {token!r} holds half a character, which UTF-8 cannot: leave it out")
+        seen.add(token)
 
 
 def _spell_out(
@@ -138,6 +151,9 @@ def _spell_out(
 ) -> dict[int, bytes]:
     """The bytes of each token by id; a ValueError where ids are missing, double or out of order."""
     check_special(special_tokens)
+    for i in (*byte_ids, *ranks.values(), *special_tokens.values()):
+        if type(i) is not int:
+            raise TypeError(f"ids must be of type int, not {i!r} of type {type(i).__name__}")
     if len(byte_ids) != 256:
         raise ValueError(f"byte_ids must give an id for each of the 256 bytes, not for {len(byte_ids)}")
     found = {i: bytes([byte]) for byte, i in enumerate(byte_ids)}
