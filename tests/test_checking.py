@@ -708,7 +708,7 @@ def test_an_endless_loop_is_stopped_and_named(
     text = said(capsys, counted, mean, [(ROWS,), (HALF,), (SQUARE,)])
     assert text.startswith("✗")
     assert "right on 0 of 3 cases" in text
-    assert "still running after 0 seconds" in text
+    assert "still running after 0.2 seconds" in text
     assert "Does its loop ever end?" in text
     assert len(tried) == 1  # the other cases would only take as long again
 
@@ -721,7 +721,27 @@ def test_the_stopped_line_is_shown(capsys: pytest.CaptureFixture[str], monkeypat
 
 def test_a_call_that_ends_in_time_is_never_stopped_later(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(200):
-        with contextlib.suppress(PatienceError), patience(0.001):
-            sum(range(3000))
+        with contextlib.suppress(PatienceError):
+            patience(0.001, lambda: sum(range(3000)))
     for _ in range(20):  # a stop that was late would strike here
         sum(range(100_000))
+
+
+def test_a_stop_never_escapes_as_another_exception() -> None:
+    for limit in (0.0, 0.0005, 0.001, 0.002):
+        for _ in range(100):
+            with contextlib.suppress(PatienceError):
+                patience(limit, lambda: sum(range(20_000)))
+
+
+def test_the_limit_within_a_limit_leaves_the_outer_one() -> None:
+    def slow() -> None:
+        while True:
+            pass
+
+    with pytest.raises(PatienceError, match=r"after 0\.2 seconds"):
+        patience(0.2, lambda: patience(60, slow))
+
+
+def test_an_answer_that_exits_is_only_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "it raised SystemExit" in said(capsys, lambda x: exit(3), mean, [(ROWS,)])

@@ -723,12 +723,19 @@ OURS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "special of half a character": (lambda: BPETokenizer.train("a", 300, ["<\ud800>"]), ValueError, "half a character"),
     "vocab_size of a float": (lambda: BPETokenizer.train("a", 300.0), ValueError, r"whole number .* not 300\.0"),  # type: ignore
     "train on nothing": (lambda: BPETokenizer.train(None, 300), TypeError, "not one NoneType"),  # type: ignore
-    "ids of one": (lambda: course().decode(5), TypeError, r"several whole numbers, such as \[5\]"),  # type: ignore
+    "ids of one": (lambda: course().decode(5), TypeError, r"several whole numbers, such as \[3, 1\], not 5"),  # type: ignore
     "ids of nothing": (lambda: course().decode(None), TypeError, "several whole numbers"),  # type: ignore
     "allowed bytes": (lambda: course().encode("a", b"x"), TypeError, "allowed_special must be"),  # type: ignore
     "allowed nothing": (lambda: course().encode("a", None), TypeError, "allowed_special must be"),  # type: ignore
     "float ids": (lambda: BPETokenizer({(1, 2): 256.0}), TypeError, r"of type int, not 256\.0"),  # type: ignore
     "id of a special token": (lambda: BPETokenizer({}, {"<|x|>": "256"}), TypeError, "of type int"),  # type: ignore
+    "train on a dict": (lambda: BPETokenizer.train({"a": "b"}, 300), TypeError, r"not one dict; give its values\(\)"),
+    "vocab_size beyond all": (lambda: BPETokenizer.train("a", 10**30), ValueError, "to 1,114,112"),
+    "special as one str, loading": (lambda: BPETokenizer.load(None, END), TypeError, "must be a list"),
+    "bytes of text": (lambda: course().encode_bytes("the"), TypeError, "expected bytes, not 'the'"),  # type: ignore
+    "bytes of ids": (lambda: course().encode_bytes([-1]), TypeError, r"expected bytes, not \[-1\]"),  # type: ignore
+    "ids of bytes": (lambda: list(course().decode_iterable(b"ab")), TypeError, "not bytes b'ab'; use encode"),
+    "stream of one id": (lambda: list(course().decode_iterable(5)), TypeError, "several whole numbers"),  # type: ignore
     "stream of bytes": (lambda: list(course().encode_iterable([b"a"])), TypeError, "not bytes"),  # type: ignore
 }
 
@@ -742,3 +749,28 @@ def test_fault(name: str) -> None:
 
 def test_vocab_size_may_be_a_number_of_numpy() -> None:
     assert BPETokenizer.train("abab", np.int64(258)) == BPETokenizer.train("abab", 258)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("words", "counts", "first", "error", "message"),
+    [
+        ([[1, 2]], [1, 5], 256, ValueError, "each of the 1 words, not 2 numbers"),
+        ([[1, 2], [3]], [1], 256, ValueError, "each of the 2 words, not 1 numbers"),
+        ([[1, 2]], [-1], 256, ValueError, "from -1 on"),
+        ([[1, 2]], [1.5], 256, TypeError, "float"),
+        ([[1, 300]], [1], 300, ValueError, "first_id must be above 300"),
+        ([[0, 4, 2], [1, 3, 1, 3]], [10, 0], 1000, ValueError, "pairs for 2 merges, not for 4"),
+    ],
+)
+def test_training_refuses_counts_that_do_not_fit(
+    words: Any, counts: Any, first: int, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        train_merges(words, counts, 4, first)
+
+
+def test_training_takes_counts_of_any_kind() -> None:
+    words = {(1, 2, 1, 2): 100, (2, 1): 100, (1, 2, 3): 100}
+    expected = train_merges(list(words), list(words.values()), 3)
+    assert train_merges(words.keys(), words.values(), 3) == expected
+    assert train_merges(list(words), np.array([100] * 3, dtype=np.int8), 3) == expected

@@ -177,7 +177,7 @@ class _Answer:
 
     case: Case
     result: Any = None
-    error: Exception | None = None
+    error: Exception | SystemExit | None = None
     arguments: tuple = ()
 
 
@@ -203,12 +203,14 @@ def _try(f: Callable, case: Case, seconds: float | None = None) -> _Answer:
             answer.arguments = copy.deepcopy(case)
         except TypeError as error:
             raise ValueError(f"the case {case!r} cannot be copied ({error}): make it a probe(f)") from error
+
+    def call() -> Any:
+        result = f(*answer.arguments) if isinstance(case, tuple) else case(f)
+        return list(itertools.islice(result, 10_000)) if isinstance(result, types.GeneratorType) else result
+
     try:
-        with patience(seconds) if seconds else contextlib.nullcontext():
-            answer.result = f(*answer.arguments) if isinstance(case, tuple) else case(f)
-            if isinstance(answer.result, types.GeneratorType):
-                answer.result = list(itertools.islice(answer.result, 10_000))
-    except Exception as error:  # a reader's code may raise anything; Ctrl-C is no Exception and passes
+        answer.result = patience(seconds, call) if seconds else call()
+    except (Exception, SystemExit) as error:  # a reader's code may raise anything; Ctrl-C is no Exception and passes
         answer.error = error
     return answer
 

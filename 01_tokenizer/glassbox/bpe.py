@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import operator
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -66,7 +67,7 @@ def pop_most_frequent(heap: list[tuple[int, str]], totals: Mapping[str, int]) ->
     """
     while heap:
         total, pair = heapq.heappop(heap)
-        if totals[pair] == -total:
+        if 0 < totals[pair] == -total:
             return pair
         if totals[pair] > 0:
             heapq.heappush(heap, (-totals[pair], pair))
@@ -74,17 +75,19 @@ def pop_most_frequent(heap: list[tuple[int, str]], totals: Mapping[str, int]) ->
 
 
 def train_merges(
-    words: Iterable[Sequence[int]], counts: Sequence[int], n_merges: int, first_id: int = 256, progress: bool = False
+    words: Iterable[Sequence[int]], counts: Iterable[int], n_merges: int, first_id: int = 256, progress: bool = False
 ) -> dict[Pair, int]:
     """Learn merges from words that occur `counts` times each: pairs of ids, in order, with the id that each makes.
 
     Every step merges the most frequent pair; of equally frequent ones that with the smaller left id, then that with the
-    smaller right one. Raises ValueError where the words have too few pairs. Source: Sennrich, Haddow and Birch (2016).
+    smaller right one. Raises ValueError where the words have too few pairs, where `counts` are not as many or below 0,
+    and where `first_id` is taken; TypeError for counts that are not whole. Source: Sennrich, Haddow and Birch (2016).
 
     A word is kept as a string of one character per id, so that C finds and replaces the pair. A merge touches only the
     words that hold the pair, and changes only the counts of its neighbours there.
     """
     spelled = ["".join(map(chr, word)) for word in words]
+    counts = check_counts(counts, spelled, first_id)
     places: defaultdict[str, list[int]] = defaultdict(list)  # which words hold a pair, or held it once
     for i, word in enumerate(spelled):
         for pair in map(add, word, word[1:]):
@@ -126,6 +129,20 @@ def train_merges(
     return ranks
 
 
+def check_counts(counts: Iterable[int], spelled: Sequence[str], first_id: int) -> list[int]:
+    """The counts as ints of Python, which do not overflow; a ValueError where they do not fit the words."""
+    found = [operator.index(count) for count in counts]
+    if len(found) != len(spelled) or min(found, default=0) < 0:
+        raise ValueError(
+            f"counts must hold a number from 0 on for each of the {len(spelled)} words, not {len(found)} numbers from "
+            f"{min(found, default=0)} on"
+        )
+    top = max("".join(spelled), default="")
+    if top and first_id <= ord(top):
+        raise ValueError(f"first_id must be above {ord(top)}, the largest id in the words, not {first_id}")
+    return found
+
+
 # --- encoding ---
 
 
@@ -149,29 +166,30 @@ def encode_word(ids: Sequence[int], ranks: Mapping[Pair, int]) -> list[int]:
 def encode_long_word(ids: Sequence[int], ranks: Mapping[Pair, int]) -> list[int]:
     """Return the same as `encode_word`, in a time that grows little faster than the length.
 
-    Each place knows the one before and the one after it that are still there. `places` lists, for each id that could be
-    made, where; a heap hands out the least.
+    Each place knows the one before and the one after it that are still there. `places` lists where each pair with a
+    merge stands, or stood; a heap hands out the pair that was learned first.
     """
     ids = [*ids, GONE]  # ends the word; ids[-1] also is what stands before the first id
     before, after = list(range(-1, len(ids) - 1)), list(range(1, len(ids) + 1))
-    places: defaultdict[int, list[int]] = defaultdict(list)
+    places: defaultdict[Pair, list[int]] = defaultdict(list)
     for i, pair in enumerate(pairwise(ids)):
         if pair in ranks:
-            places[ranks[pair]].append(i)
-    heap = list(places)
+            places[pair].append(i)
+    heap = [(ranks[pair], pair) for pair in places]
     heapq.heapify(heap)
     while heap:
-        new = heapq.heappop(heap)
-        for i in sorted(places.pop(new)):
+        new, (left, right) = heapq.heappop(heap)
+        for i in sorted(places.pop((left, right))):
             j = after[i]
-            if ranks.get((ids[i], ids[j])) != new:
+            if ids[i] != left or ids[j] != right:
                 continue  # an earlier merge took one of the two
             ids[i], ids[j] = new, GONE
             after[i] = k = after[j]
             before[k] = i
             for a, b in ((before[i], i), (i, k)):
-                if (rank := ranks.get((ids[a], ids[b]))) is not None:
-                    if rank not in places:
-                        heapq.heappush(heap, rank)
-                    places[rank].append(a)
+                pair = ids[a], ids[b]
+                if pair in ranks:
+                    if pair not in places:
+                        heapq.heappush(heap, (ranks[pair], pair))
+                    places[pair].append(a)
     return [i for i in ids if i != GONE]

@@ -36,6 +36,7 @@ __all__ = [
 SHORT = 16  # up to this many bytes the simple loop is the faster one
 KEPT_LETTERS, KEPT = 64, 2**17  # the longest word that a cache keeps, and how many: about 30 MB
 CHUNK = 2**20  # characters that training looks at together
+MOST = 0x110000  # tokens that training can tell apart: it writes an id as one character
 
 # --- text to words ---
 
@@ -100,7 +101,7 @@ def cut_stream(chunks: Iterable[str]) -> Iterator[str]:
 def count_words(texts: Iterable[str], special_tokens: Collection[str] = ()) -> Counter[str]:
     """Count the pre-tokens of several texts. Special tokens are cut out, and nothing is counted across them."""
     words: Counter[str] = Counter()
-    for text in texts:
+    for text in check_texts(texts):
         for part in split_special(repair_surrogates(text), special_tokens)[::2]:
             slices = (
                 [part] if len(part) <= CHUNK else cut_stream(part[i : i + CHUNK] for i in range(0, len(part), CHUNK))
@@ -153,7 +154,7 @@ class BPETokenizer(Vocabulary):
         """
         n_merges = room_for_merges(vocab_size, special_tokens)
         special = {token: 256 + n_merges + i for i, token in enumerate(special_tokens)}
-        words = count_words(check_texts([texts] if isinstance(texts, str) else texts), special)
+        words = count_words([texts] if isinstance(texts, str) else texts, special)
         spelled = (word.encode().translate(bytes(BYTE_IDS)) for word in words)  # ids below 256: bytes again
         return cls(train_merges(spelled, list(words.values()), n_merges, progress=progress), special)
 
@@ -175,7 +176,7 @@ class BPETokenizer(Vocabulary):
 
     def encode_bytes(self, word: bytes) -> list[int]:
         """Return the ids of one pre-token, or of any other bytes, which are then merged as if they were one."""
-        ids = [self.byte_ids[byte] for byte in word]
+        ids = [self.byte_ids[byte] for byte in check_bytes(word)]
         return encode_word(ids, self.ranks) if len(ids) <= SHORT else encode_long_word(ids, self.ranks)
 
     def encode_batch(
@@ -214,7 +215,7 @@ class BPETokenizer(Vocabulary):
     def decode_iterable(self, ids: Iterable[int], errors: str = "replace") -> Iterator[str]:
         """Yield the text of ids as they come. A character of several tokens is held back until it is whole."""
         decoder = codecs.getincrementaldecoder("utf-8")(errors)
-        for i in ids:
+        for i in several(ids):
             if text := decoder.decode(self.decode_bytes([i])):
                 yield text
         if text := decoder.decode(b"", final=True):
@@ -230,9 +231,18 @@ def check_text(text: str) -> str:
     return text
 
 
+def check_bytes(word: bytes) -> bytes:
+    if not isinstance(word, bytes | bytearray | memoryview):
+        raise TypeError(f"expected bytes, not {word!r} of type {type(word).__name__}; encode is for text")
+    return bytes(word)
+
+
 def check_texts(texts: Iterable[str]) -> Iterator[str]:
-    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
-        raise TypeError(f"expected several texts, such as a list of str, not one {type(texts).__name__}; write [text]")
+    if isinstance(texts, str):
+        raise TypeError("expected several texts, such as a list of str, not one str; write [text]")
+    if isinstance(texts, bytes | Mapping) or not isinstance(texts, Iterable):
+        fix = "give its values()" if isinstance(texts, Mapping) else "read or decode it first"
+        raise TypeError(f"expected several texts, such as a list of str, not one {type(texts).__name__}; {fix}")
     return map(check_text, texts)
 
 
@@ -240,10 +250,10 @@ def room_for_merges(vocab_size: int, special_tokens: Sequence[str]) -> int:
     """How many merges a vocabulary of this size has room for."""
     check_special(special_tokens)
     least = 256 + len(special_tokens)
-    if not hasattr(vocab_size, "__index__") or isinstance(vocab_size, bool) or vocab_size < least:
+    if not hasattr(vocab_size, "__index__") or isinstance(vocab_size, bool) or not least <= vocab_size <= MOST:
         raise ValueError(
-            f"vocab_size must be a whole number from {least} on, for 256 bytes and {len(special_tokens)} special "
-            f"tokens, not {vocab_size!r}"
+            f"vocab_size must be a whole number from {least} (256 bytes and {len(special_tokens)} special tokens) to "
+            f"{MOST:,}, not {vocab_size!r}"
         )
     return int(vocab_size) - least
 
@@ -260,13 +270,18 @@ def named(allowed: str | Collection[str], special_tokens: Mapping[str, int]) -> 
     return allowed
 
 
-def whole_numbers(ids: Iterable[int]) -> list[int]:
-    """The ids as a list of ints, also from an array or a tensor of one axis, and from numbers of NumPy or torch."""
-    if isinstance(ids, str | bytes):
+def several(ids: Iterable[int]) -> Iterable[int]:
+    """Ids as they are, if they can be several ids."""
+    if isinstance(ids, str | bytes | bytearray | memoryview):
         raise TypeError(f"ids must be whole numbers, not {type(ids).__name__} {ids!r}; use encode for text")
     if not isinstance(ids, Iterable):
-        raise TypeError(f"ids must be several whole numbers, such as [{ids!r}], not {ids!r}")
-    found = as_python(ids) if hasattr(ids, "tolist") else list(ids)
+        raise TypeError(f"ids must be several whole numbers, such as [3, 1], not {ids!r}")
+    return ids
+
+
+def whole_numbers(ids: Iterable[int]) -> list[int]:
+    """The ids as a list of ints, also from an array or a tensor of one axis, and from numbers of NumPy or torch."""
+    found = as_python(several(ids)) if hasattr(ids, "tolist") else list(several(ids))
     found = found if isinstance(found, list) else [found]  # an array without an axis
     if set(map(type, found)) - {int}:  # most often all are: then there is nothing to walk through
         for place, i in enumerate(map(as_python, found)):

@@ -132,8 +132,8 @@ class Vocabulary:
 
 def check_special(special_tokens: Iterable[str]) -> None:
     """Raise TypeError or ValueError for special tokens that could not be told from text or from each other."""
-    if isinstance(special_tokens, str | bytes):
-        raise TypeError(f"special_tokens must be a list, such as [{special_tokens!r}], not one {special_tokens!r}")
+    if isinstance(special_tokens, str | bytes) or not isinstance(special_tokens, Collection):
+        raise TypeError(f"special_tokens must be a list, such as ['<|name|>'], not {special_tokens!r}")
     seen: set[str] = set()
     for token in special_tokens:
         if not isinstance(token, str) or not token or any(map(str.isspace, token)):
@@ -212,6 +212,7 @@ def _read(
     file, the place and the fault where the files are damaged, contradict each other or number their tokens in another
     order than the merges.
     """
+    check_special(special_tokens)
     ids = _read_ids(Path(encoder))
     byte_ids = _byte_ids(ids, Path(encoder))
     ranks = _read_ranks(Path(merges), ids)
@@ -237,9 +238,10 @@ def _read_text(path: Path) -> str:
 
 
 def _read_ids(path: Path) -> dict[str, int]:
+    text = _read_text(path)
     try:
-        ids = json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
+        ids = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not whole JSON ({error}): it may be cut short; get it again") from error
     if not isinstance(ids, dict) or not all(type(i) is int for i in ids.values()):
         raise ValueError(f'{path} should map each token to its id, as in {{"!": 0, ...}}')
