@@ -10,13 +10,11 @@ Rare Words with Subword Units (2016).
 from __future__ import annotations
 
 import heapq
-import math
 import operator
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from operator import add
-from typing import Any
 
 from tqdm import trange
 
@@ -153,12 +151,8 @@ def encode_word(ids: Sequence[int], ranks: Mapping[Pair, int]) -> list[int]:
     whole word for each merge: the work grows with the square of the length. Source: Sennrich, Haddow and Birch (2016).
     """
     ids = list(ids)
-    while len(ids) > 1:
-        made = [ranks.get(pair, math.inf) for pair in pairwise(ids)]  # what each pair of neighbours would make
-        new: Any = min(made)
-        if new == math.inf:
-            break
-        i = made.index(new)  # the leftmost place; others of the same pair follow in the next rounds
+    while made := [(ranks[pair], i) for i, pair in enumerate(pairwise(ids)) if pair in ranks]:
+        new, i = min(made)  # the leftmost place; others of the same pair follow in the next rounds
         ids[i : i + 2] = [new]
     return ids
 
