@@ -702,7 +702,8 @@ def describe_cut(prompt: str, continuation: str) -> str:
     if same == len(ids):
         return f"nothing changes: the prompt's {len(ids)} tokens are the first {len(ids)} of the whole"
     lost = ", ".join(_shown(ids, i) for i in range(same, len(ids)))
-    said = f"token {same} is the first that differs: the prompt ends in {lost}, the whole has {_shown(whole, same)}"
+    differs = f"token {same} (counted from 0) is the first that differs"
+    said = f"{differs}: the prompt ends in {lost}, the whole has {_shown(whole, same)}"
     ends = list(accumulate(len(_course().decode_bytes([i])) for i in whole))
     cut = len(prompt.encode())
     crossing = next(i for i, end in enumerate(ends) if end >= cut)
