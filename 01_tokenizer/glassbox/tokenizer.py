@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 SHORT = 16  # up to this many bytes the simple loop is the faster one
-KEPT_LETTERS, KEPT = 64, 2**17  # the longest word that a cache keeps, and how many: about 30 MB
+KEPT_LETTERS, KEPT = 64, 2**17  # the longest word that a cache keeps, and how many words
 CHUNK = 2**20  # characters that training looks at together
 MOST = 0x110000  # tokens that training can tell apart: it writes an id as one character
 
