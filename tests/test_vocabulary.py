@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import shutil
 import tempfile
 import threading
@@ -22,7 +23,7 @@ from glassbox import tales_bpe, vocabulary
 from glassbox.datasets import DatasetError, data_folder
 from glassbox.tales import END
 from glassbox.tokenizer import BPETokenizer
-from glassbox.vocabulary import BYTE_IDS, bytes_to_unicode
+from glassbox.vocabulary import BYTE_IDS, Vocabulary, bytes_to_unicode
 from hypothesis import given
 from hypothesis import strategies as st
 from test_pretokens import examples, texts
@@ -158,6 +159,22 @@ def test_saving_writes_the_same_bytes_again(tmp_path: Path) -> None:
     assert names(tmp_path / "two" / "deep") == ["encoder.json", "vocab.bpe"]
     if os.name == "posix":
         assert (tmp_path / "one" / "deep" / "vocab.bpe").stat().st_mode & 0o777 == 0o644
+
+
+def test_equal_vocabularies_have_one_fingerprint_and_others_another(tmp_path: Path) -> None:
+    trained = small()
+    trained.save(tmp_path)
+    assert BPETokenizer.load(tmp_path).fingerprint == trained.fingerprint
+    assert re.fullmatch("[0-9a-f]{64}", trained.fingerprint)
+    ranks, special = {(0, 1): 256, (2, 3): 257}, {END: 258}
+    one = Vocabulary(ranks, special)
+    others = [
+        Vocabulary({(2, 3): 256, (0, 1): 257}, special),
+        Vocabulary(ranks, {"<|end|>": 258}),
+        Vocabulary(ranks),
+        Vocabulary(ranks, special, (BYTE_IDS[1], BYTE_IDS[0], *BYTE_IDS[2:])),
+    ]
+    assert len({one.fingerprint, *(other.fingerprint for other in others)}) == 5
 
 
 def test_the_files_have_gpt2s_form(tmp_path: Path) -> None:

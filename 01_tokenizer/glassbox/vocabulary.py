@@ -8,6 +8,8 @@ are text, and a token is bytes that need not be text, so each byte is spelled as
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import itertools
 import json
 import os
@@ -73,6 +75,15 @@ class Vocabulary:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(vocab_size={self.vocab_size}, special_tokens={self.special_tokens})"
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the ids of the bytes, the merges and the special tokens, in 64 hexadecimal digits.
+
+        Equal vocabularies have the same one, others another. A file of ids carries it, to be read with no other.
+        """
+        parts = (self.byte_ids, list(self.ranks.items()), sorted(self.special_tokens.items()))
+        return hashlib.sha256(json.dumps(parts, default=int).encode()).hexdigest()
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write GPT-2's two files, `encoder.json` and `vocab.bpe`, into a folder, which is made where it is missing.

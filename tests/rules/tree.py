@@ -41,6 +41,8 @@ INFRASTRUCTURE = {  # files that every module may use and none has to show, each
 }
 PLUMBING: dict[str, str] = {  # `file.name` of what a helper ships and its notebook need not show, with the reason
     "vocabulary.Vocabulary": "the formats of vocabulary files, and what is refused in them",
+    "token_file.TokenFile": "the format of token files, and what is refused in them",
+    "token_file.write_tokens": "the same, and how a killed run goes on; the notebook shows the idea in a few lines",
 }
 WORKBENCH = {"lab", "tales"}  # the infrastructure that notebooks import; its names are taken everywhere
 SPEAKING = {"lab", "checking"}  # the workbench prints on purpose
