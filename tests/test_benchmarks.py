@@ -61,8 +61,17 @@ def test_results_name_machine_versions_and_date(tmp_path: Path, capsys: pytest.C
     (tmp_path / "bench_adding.py").write_text(text, encoding="utf-8")
     assert bench.main([], tmp_path) == 0
     written = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
-    for part in ("| adding |", "Python 3.", "torch ", "Date: 20", "Machine: ", "cores"):
+    for part in ("| adding |", "Python 3.", "torch ", "Measured on 20", "cores"):
         assert part in written
-    assert written in capsys.readouterr().out
+    assert written.partition("## adding\n\n")[2] in capsys.readouterr().out
+    (tmp_path / "bench_more.py").write_text(text.replace("adding", "doubling"), encoding="utf-8")
+    assert bench.main(["more"], tmp_path) == 0
+    grown = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+    assert grown.startswith(written)  # the other section stays as it was
+    assert "## more" in grown
+    assert "| doubling |" in grown
+    (tmp_path / "bench_more.py").unlink()
+    assert bench.main(["add"], tmp_path) == 0
+    assert "doubling" not in (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
     with pytest.raises(SystemExit, match="bench_adding"):
         bench.main(["multiplying"], tmp_path)

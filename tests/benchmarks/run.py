@@ -1,4 +1,4 @@
-"""Benchmarks: `python start.py bench [names]` runs every bench_*.py here and writes RESULTS.md.
+"""Benchmarks: `python start.py bench [names]` runs bench_*.py here and writes RESULTS.md, a section for each.
 
 A script defines `cases(smoke: bool)`, which returns `Case`s:
 
@@ -24,6 +24,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import statistics
 import sys
 import time
@@ -174,17 +175,19 @@ def seconds(value: float) -> str:
     return f"{value / 1e-9:.3g} ns"
 
 
-def markdown(rows: list[Row]) -> str:
-    today = datetime.date.today().isoformat()
+INTRODUCTION = """\
+# Benchmark results
+
+Written by `python start.py bench`; `python start.py bench attention` renews one section. Both sides run in turn in one
+process; times are medians of CPU seconds on one torch thread; the ratio is the peer's time divided by ours, with its
+range over the rounds.
+"""
+
+
+def section(rows: list[Row]) -> str:
+    """What one script measured, as Markdown: when, where, with which versions, and a table."""
     lines = [
-        "# Benchmark results",
-        "",
-        "Written by `python start.py bench`. Both sides run in turn in one process; times are medians of CPU seconds",
-        "on one torch thread; the ratio is the peer's time divided by ours, with its range over the rounds.",
-        "",
-        f"- Date: {today}",
-        f"- Machine: {machine()}",
-        f"- Versions: {versions()}",
+        f"Measured on {datetime.date.today().isoformat()} with {machine()}; {versions()}.",
         "",
         "| work | ours | peer | peer's time | ratio | range | goal | |",
         "|---|---|---|---|---|---|---|---|",
@@ -199,25 +202,37 @@ def markdown(rows: list[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def sections(text: str) -> dict[str, str]:
+    """The sections of a results file by their headings."""
+    parts = re.split(r"(?m)^## (.+)\n\n", text)[1:]
+    return {heading: body.rstrip("\n") + "\n" for heading, body in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def heading(path: Path) -> str:
+    return path.stem.removeprefix("bench_")
+
+
 def main(arguments: list[str], folder: Path = HERE) -> int:
     parser = argparse.ArgumentParser(prog="python start.py bench", description="Run the benchmarks.")
     parser.add_argument(
-        "names", nargs="*", help="parts of script names (default: all; only then RESULTS.md is written)"
+        "names", nargs="*", help="parts of script names (default: all); other sections stay as they are"
     )
     chosen = parser.parse_args(arguments)
     one_thread()
-    rows: list[Row] = []
-    for path in scripts(chosen.names, folder):
-        print(f"running {path.name} ...", flush=True)
-        rows += run_script(path, smoke=False)
-    if not rows:
+    results = folder / "RESULTS.md"
+    found = sections(results.read_text(encoding="utf-8")) if results.exists() else {}
+    if not scripts(chosen.names, folder):
         print("There is no benchmark in tests/benchmarks/ yet.")
         return 1
-    text = markdown(rows)
-    print(text)
-    if not chosen.names:
-        (folder / "RESULTS.md").write_text(text, encoding="utf-8")
-        print("Wrote tests/benchmarks/RESULTS.md")
+    for path in scripts(chosen.names, folder):
+        print(f"running {path.name} ...", flush=True)
+        found[heading(path)] = section(run_script(path, smoke=False))
+        print(found[heading(path)])
+        kept = [heading(other) for other in scripts(folder=folder) if heading(other) in found]
+        results.write_text(
+            "\n".join([INTRODUCTION, *(f"## {name}\n\n{found[name]}" for name in kept)]), encoding="utf-8"
+        )
+    print("Wrote tests/benchmarks/RESULTS.md")
     return 0
 
 
