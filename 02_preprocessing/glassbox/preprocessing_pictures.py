@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -190,26 +191,30 @@ def losses(values: Sequence[float], chance: float) -> None:
     show()
 
 
-def word_map(panels: Mapping[str, np.ndarray], words: Sequence[str], kinds: Sequence[str]) -> None:
+def word_map(
+    panels: Mapping[str, np.ndarray], words: Sequence[str], kinds: Sequence[str], named: Collection[str] = ()
+) -> None:
     """Words as dots on a plane, one panel above the other, a colour for each kind; some words are named.
 
-    panels: for each title the places, (n, 2); words, kinds: of the n dots.
+    panels: for each title the places, (n, 2); words, kinds: of the n dots; named: words that must have their name.
     """
     _, axes = plt.subplots(len(panels), 1, figsize=(6.9, 3.9 * len(panels)), squeeze=False)
     for ax, (title, places) in zip(axes[:, 0], panels.items(), strict=True):
         ax.set(title=title, xticks=[], yticks=[])
         ax.grid(visible=False)
-        taken: list[np.ndarray] = []
+        chosen: list[tuple[Any, ...]] = []
         for kind, colour in zip(dict.fromkeys(kinds), HUES, strict=False):
             mine = np.array([i for i, k in enumerate(kinds) if k == kind])
             ax.plot(*places[mine].T, "o", ms=4.5, color=colour, alpha=0.75, label=kind)
-            for axis, end, offset, style in EDGES:
-                i = int(mine[np.argsort(places[mine, axis])[end]])
-                at = (places[i] / np.ptp(places, axis=0)) + np.array(offset) / 200
-                if all(abs(at - other)[0] > 0.16 or abs(at - other)[1] > 0.06 for other in taken):
-                    taken.append(at)
-                    label = ax.annotate(words[i], places[i], offset, textcoords="offset points", fontsize=9, **style)
-                    label.set(color=colour, path_effects=[Stroke(linewidth=3, foreground=CARD), Normal()], zorder=3)
+            chosen[:0] = [(i, colour, *EDGES[0][2:]) for i in mine if words[i] in named]  # these first
+            chosen += [(mine[np.argsort(places[mine, axis])[end]], colour, *rest) for axis, end, *rest in EDGES]
+        taken: list[np.ndarray] = []
+        for i, colour, offset, style in chosen:
+            at = (places[i] / np.ptp(places, axis=0)) + np.array(offset) / 200
+            if all(abs(at - other)[0] > 0.16 or abs(at - other)[1] > 0.06 for other in taken):
+                taken.append(at)
+                label = ax.annotate(words[i], places[i], offset, textcoords="offset points", fontsize=9, **style)
+                label.set(color=colour, path_effects=[Stroke(linewidth=3, foreground=CARD), Normal()], zorder=3)
         ax.margins(x=0.12, y=0.1)
         ax.legend(loc="best", fontsize=9, handletextpad=0.2)
     show()
@@ -221,5 +226,5 @@ def against_theory(expected: Sequence[float], found: Sequence[float]) -> None:
     ends = [min(expected), max(expected)]
     ax.plot(ends, ends, color=COLOURS["grey"], lw=1.2)
     ax.plot(expected, found, "o", ms=5, color=COLOURS["blue"])
-    ax.set(xlabel="mutual information minus ln K (nats)", ylabel="product of the vectors")
+    ax.set(xlabel="ln p(w, c) / (p(w) q(c)) - ln K (nats)", ylabel="product of the vectors")
     show()
