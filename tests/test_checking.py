@@ -5,13 +5,14 @@ import functools
 import math
 import random
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 from glassbox import checking
-from glassbox.checking import Exercise, ExerciseError, Mistake, check, ledger
+from glassbox.checking import Exercise, ExerciseError, Finding, Mistake, check, ledger
 from glassbox.comparing import difference, likely_cause, short
 from glassbox.patience import PatienceError, patience
 
@@ -745,3 +746,16 @@ def test_the_limit_within_a_limit_leaves_the_outer_one() -> None:
 
 def test_an_answer_that_exits_is_only_wrong(capsys: pytest.CaptureFixture[str]) -> None:
     assert "it raised SystemExit" in said(capsys, lambda x: exit(3), mean, [(ROWS,)])
+
+
+def test_findings_of_one_sort_are_equal_whatever_they_show(capsys: pytest.CaptureFixture[str]) -> None:
+    def probe(f: Callable[[int], int]) -> Finding:
+        return Finding("even") if f(3) % 2 == 0 else Finding("odd", f"f(3) is {f(3)}, which is odd")
+
+    assert Finding("odd", "3") == Finding("odd", "5") != Finding("even", "3")
+    known = Mistake(lambda x: x, says="Double it.")
+    exercise = Exercise(name="double", reference=lambda x: 2 * x, cases=[probe], mistakes=[known])
+    check(lambda x: 2 * x + 1, exercise)
+    said = capsys.readouterr().out
+    assert "f(3) is 7, which is odd" in said
+    assert "Double it." in said  # 3 is another odd number, but of the same sort

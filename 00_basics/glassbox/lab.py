@@ -1,8 +1,8 @@
 """The workbench that every notebook uses: seed, device, exercises, guesses, data sets, plot style.
 
 Its parts with more to say stand in files of their own and are handed on here: `check`, `ledger`, `Exercise`,
-`Mistake`, `ExerciseError` (checking.py) and `dataset`, `DatasetError` (datasets.py). Torch and matplotlib are
-imported only where they are used. The workbench prints on purpose; the helpers of the modules never do.
+`Finding`, `Mistake`, `ExerciseError` (checking.py) and `dataset`, `DatasetError` (datasets.py). Torch and matplotlib
+are imported only where they are used. The workbench prints on purpose; the helpers of the modules never do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from glassbox.checking import Exercise, ExerciseError, Mistake, check, ledger
+from glassbox.checking import Exercise, ExerciseError, Finding, Mistake, check, ledger
 from glassbox.datasets import DatasetError, dataset
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ __all__ = [
     "DatasetError",
     "Exercise",
     "ExerciseError",
+    "Finding",
     "Mistake",
     "check",
     "compare_guess",

@@ -11,7 +11,7 @@ from typing import Any
 
 from glassbox import bpe, tokenizer
 from glassbox.bpe import Pair
-from glassbox.lab import Exercise, Mistake
+from glassbox.lab import Exercise, Finding, Mistake
 from glassbox.tokenizer import BPETokenizer
 
 __all__ = [
@@ -712,41 +712,25 @@ def describe_cut(prompt: str, continuation: str) -> str:
     return f"{said}; token {crossing} of the whole, {_shown(whole, crossing)}, crosses the cut"
 
 
-class _Finding:
-    """What was found at a cut. Two findings are equal where they are of one sort, whatever the texts were."""
-
-    def __init__(self, sort: str, shown: str = "") -> None:
-        self.sort, self.shown = sort, shown or sort
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Finding) and self.sort == other.sort
-
-    def __hash__(self) -> int:
-        return hash(self.sort)
-
-    def __repr__(self) -> str:
-        return self.shown
-
-
 def _holds(prompt: str, continuation: str) -> bool:
     ids, _whole, same = _parting(prompt, continuation)
     return same < len(ids)
 
 
-def at_the_cut(f: Callable[..., Any]) -> _Finding:
+def at_the_cut(f: Callable[..., Any]) -> Finding:
     """the cut between your prompt and your continuation, with the course's vocabulary"""
     pair = f(_course().encode)
     if pair is None:
-        return _Finding("None, and not two texts")
+        return Finding("None, and not two texts")
     if not isinstance(pair, tuple | list) or len(pair) != 2:
-        return _Finding("not a pair of two texts")
+        return Finding("not a pair of two texts")
     prompt, continuation = pair
     if not isinstance(prompt, str) or not isinstance(continuation, str):
-        return _Finding("a pair, but not of texts")
+        return Finding("a pair, but not of texts")
     if not prompt or not continuation:
-        return _Finding(f"an empty {'continuation' if prompt else 'prompt'}")
+        return Finding(f"an empty {'continuation' if prompt else 'prompt'}")
     if _holds(prompt, continuation):
-        return _Finding("changed tokens")
+        return Finding("changed tokens")
     if continuation.startswith(" "):
         sort = "two spaces" if prompt.endswith(" ") else "a space that goes with its word"
     elif prompt.endswith(" "):
@@ -754,7 +738,7 @@ def at_the_cut(f: Callable[..., Any]) -> _Finding:
     else:
         sort = "turned round" if _holds(continuation, prompt) else "tokens meet here"
     _ids, whole, same = _parting(prompt, continuation)
-    return _Finding(sort, f"unchanged tokens: {same - 1} is {_shown(whole, same - 1)}, {same} is {_shown(whole, same)}")
+    return Finding(sort, f"unchanged tokens: {same - 1} is {_shown(whole, same - 1)}, {same} is {_shown(whole, same)}")
 
 
 def _boundary_attack(encode: Callable[[str], list[int]]) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from glassbox import attention, flash
-from glassbox.lab import Exercise, Mistake
+from glassbox.lab import Exercise, Finding, Mistake
 
 __all__ = [
     "causal_weights",
@@ -20,22 +20,6 @@ __all__ = [
 
 Tensor = torch.Tensor
 Chunk = tuple[Tensor, Tensor]
-
-
-class _Finding:
-    """What was found out about an answer. Two findings are equal where they are of one sort, whatever the numbers."""
-
-    def __init__(self, sort: str, shown: str = "") -> None:
-        self.sort, self.shown = sort, shown or sort
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Finding) and self.sort == other.sort
-
-    def __hash__(self) -> int:
-        return hash(self.sort)
-
-    def __repr__(self) -> str:
-        return self.shown
 
 
 def _numbers(*shape: int, seed: int = 0, size: float = 1.0) -> Tensor:
@@ -231,30 +215,28 @@ def _minus_infinity_added_everywhere(q: Tensor, k: Tensor) -> Tensor:
     return (_scores(q, k) + (~_triangle(q, k)).float() * float("-inf")).softmax(dim=-1)
 
 
-def every_row_sums_to_one(f: Callable[..., Any]) -> _Finding:
+def every_row_sums_to_one(f: Callable[..., Any]) -> Finding:
     """6 tokens: what do the weights of each row sum to?"""
     weights = torch.as_tensor(f(_numbers(6, 8, seed=3), _numbers(6, 8, seed=4)))
     sums = weights.sum(dim=-1)
     if sums.isnan().any():
-        return _Finding("no number", f"row {int(sums.isnan().nonzero()[0])} sums to no number (nan)")
+        return Finding("no number", f"row {int(sums.isnan().nonzero()[0])} sums to no number (nan)")
     wrong = ((sums - 1).abs() > 1e-4).nonzero()
     if not len(wrong):
-        return _Finding("each row sums to 1")
+        return Finding("each row sums to 1")
     worst = int((sums - 1).abs().argmax())
-    return _Finding("other sums", f"row {worst} sums to {sums[worst]:.2f}")
+    return Finding("other sums", f"row {worst} sums to {sums[worst]:.2f}")
 
 
-def nobody_sees_the_future(f: Callable[..., Any]) -> _Finding:
+def nobody_sees_the_future(f: Callable[..., Any]) -> Finding:
     """6 tokens, and then the same with another key of token 5: which rows change?"""
     q, k = _numbers(6, 8, seed=3), _numbers(6, 8, seed=4)
     other = k.clone()
     other[5] += 3
     changed = (torch.as_tensor(f(q, k)) - torch.as_tensor(f(q, other))).abs().nan_to_num().amax(dim=-1) > 1e-6
     if changed[:5].any():
-        return _Finding("the future", f"changing token 5 changed row {int(changed.nonzero()[0])}")
-    return _Finding(
-        "row 5 only" if changed[5] else "none", "row 5 only" if changed[5] else "no row changed, not even 5"
-    )
+        return Finding("the future", f"changing token 5 changed row {int(changed.nonzero()[0])}")
+    return Finding("row 5 only" if changed[5] else "none", "row 5 only" if changed[5] else "no row changed, not even 5")
 
 
 causal_weights = Exercise(
@@ -342,22 +324,22 @@ def _a_list(x: Tensor, n_head: int) -> Any:
     return list(x.chunk(n_head, dim=-1))
 
 
-def what_head_0_holds(f: Callable[..., Any]) -> _Finding:
+def what_head_0_holds(f: Callable[..., Any]) -> Finding:
     """2 heads of 3 channels, 4 tokens, each number saying its token: whose numbers are in the first row of head 0?"""
     x = torch.arange(4.0)[:, None].expand(4, 6)[None].contiguous()
     heads = f(x, 2)
     if not isinstance(heads, torch.Tensor):
-        return _Finding("no tensor", f"a {type(heads).__name__} and not one tensor")
+        return Finding("no tensor", f"a {type(heads).__name__} and not one tensor")
     if heads.shape != (1, 2, 4, 3):
-        return _Finding("shape", f"a result of shape {tuple(heads.shape)} and not (B, nh, T, hs) = (1, 2, 4, 3)")
+        return Finding("shape", f"a result of shape {tuple(heads.shape)} and not (B, nh, T, hs) = (1, 2, 4, 3)")
     for row in range(4):
         tokens = sorted({int(number) for number in heads[0, 0, row].tolist()})
         if len(tokens) > 1:
             named = " and ".join(map(str, tokens))
-            return _Finding("mixed", f"row {row} of head 0 holds parts of the tokens {named}")
+            return Finding("mixed", f"row {row} of head 0 holds parts of the tokens {named}")
         if tokens != [row]:
-            return _Finding("moved", f"row {row} of head 0 holds token {tokens[0]}")
-    return _Finding("row t of head 0 holds token t")
+            return Finding("moved", f"row {row} of head 0 holds token {tokens[0]}")
+    return Finding("row t of head 0 holds token t")
 
 
 split_heads = Exercise(
@@ -514,15 +496,15 @@ def _with_ban(scores: Tensor, columns: slice, rows: slice = slice(None)) -> Tens
     return banned
 
 
-def any_order(f: Callable[..., Any]) -> _Finding:
+def any_order(f: Callable[..., Any]) -> Finding:
     """three chunks, forwards and then backwards: is the result the same?"""
     chunks = _cut(_numbers(2, 6, size=3), _numbers(6, 2, seed=1), (2, 2, 2))
     forwards, backwards = (torch.as_tensor(f(order)[0]) for order in (chunks, chunks[::-1]))
     if forwards.isnan().any() or backwards.isnan().any():
-        return _Finding("no number", "a result that is no number (nan)")
+        return Finding("no number", "a result that is no number (nan)")
     if torch.allclose(forwards, backwards, atol=1e-5):
-        return _Finding("the same in both orders")
-    return _Finding("order matters", f"{forwards[0].tolist()} forwards, {backwards[0].tolist()} backwards")
+        return Finding("the same in both orders")
+    return Finding("order matters", f"{forwards[0].tolist()} forwards, {backwards[0].tolist()} backwards")
 
 
 def each_chunk_once(f: Callable[..., Any]) -> Any:
