@@ -81,10 +81,26 @@ def test_mask_shows_the_past_and_the_token_itself(T: int, past: int) -> None:
     assert torch.equal(mask, causal_mask(past + T)[past:])  # the last rows of the whole text's mask
 
 
-@pytest.mark.parametrize(("T", "past"), [(0, 0), (-1, 0), (3, -1)])
-def test_mask_of_no_rows_is_refused(T: int, past: int) -> None:
-    with pytest.raises(ValueError, match=f"T = {T} and past = {past}"):
+@pytest.mark.parametrize(
+    ("T", "past", "error", "said"),
+    [
+        (0, 0, ValueError, "T must be 1 or more, not 0"),
+        (-1, 0, ValueError, "T must be 1 or more, not -1"),
+        (3, -1, ValueError, "past must be 0 or more, not -1"),
+        (2.0, 0, TypeError, "T must be a whole number, not 2.0"),
+        (2, "3", TypeError, "past must be a whole number, not '3'"),
+    ],
+)
+def test_mask_of_no_rows_is_refused(T: Any, past: Any, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
         causal_mask(T, past)
+
+
+def test_small_whole_numbers_of_numpy_do_not_overflow() -> None:
+    assert causal_mask(np.uint8(200), np.uint8(200)).shape == (200, 400)  # type: ignore[arg-type]
+    model = CausalSelfAttention(np.uint8(128), np.uint8(2), np.uint8(250))  # type: ignore[arg-type]
+    assert model.c_attn.weight.shape == (384, 128)
+    assert model(torch.zeros(1, 200, 128)).shape == (1, 200, 128)
 
 
 # --- one head ---
@@ -363,6 +379,8 @@ REFUSED: dict[str, tuple[Callable[[], tuple[torch.Tensor, ...]], str]] = {
     "lengths": (lambda: (numbers(2, 4, 2, 2), numbers(2, 4, 1, 2)), "same B, nh and T"),
     "axes": (lambda: (numbers(4, 1, 2), numbers(4, 1, 2)), r"must be \(B, nh, T, hs\)"),
     "gradients": (lambda: (numbers(2, 4, 1, 2), numbers(2, 4, 1, 2, grad=True)), r"torch.no_grad\(\)"),
+    "two types": (lambda: (numbers(2, 4, 1, 2), numbers(2, 4, 1, 2).float()), "values torch.float32.* one type"),
+    "two devices": (lambda: (numbers(2, 4, 1, 2), numbers(2, 4, 1, 2).to("meta")), "on meta: both must have one"),
 }
 
 
@@ -378,6 +396,27 @@ def test_cache_refuses_what_does_not_fit_and_stays_as_it_was(name: str) -> None:
     assert cache.length == 3
     rest = numbers(2, 4, 3, 2, seed=3)
     assert torch.equal(cache.append(rest, rest)[0], torch.cat([k, rest], dim=2))
+
+
+def test_cache_wants_tensors() -> None:
+    with pytest.raises(TypeError, match=r"v must be a tensor.*NoneType"):
+        KVCache(6).append(numbers(2, 4, 1, 2), None)  # type: ignore[arg-type]
+
+
+def test_cache_begun_in_inference_mode_goes_on_only_there() -> None:
+    cache, k = KVCache(6), numbers(2, 4, 1, 2)
+    with torch.inference_mode():
+        cache.append(k, k)
+    with torch.no_grad(), pytest.raises(ValueError, match=r"inference_mode.* call reset\(\) first"):
+        cache.append(k, k)
+    assert cache.length == 1
+    with torch.inference_mode():
+        assert torch.equal(cache.append(k, k)[1], torch.cat([k, k], dim=2))
+    cache.reset()
+    with torch.no_grad():
+        cache.append(k, k)
+    with torch.inference_mode():  # the other way round is no harm
+        assert torch.equal(cache.append(k, k)[1], torch.cat([k, k], dim=2))
 
 
 def test_cache_with_gradients_is_refused_by_the_layer() -> None:
@@ -518,6 +557,11 @@ def test_types_that_do_not_go_together_are_refused() -> None:
         attention(q, k, v.float())
     with pytest.raises(TypeError, match="floating point"):
         attention(q.long(), k.long(), v.long())
+    for wrong in (None, [1.0], np.zeros((3, 4))):
+        with pytest.raises(TypeError, match=f"v must be a tensor.*not {type(wrong).__name__}"):
+            attention(q, k, wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="q on cpu, k on meta: all must be on one device"):
+        attention_weights(q, k.to("meta"))
 
 
 @pytest.mark.parametrize(
@@ -530,6 +574,8 @@ def test_types_that_do_not_go_together_are_refused() -> None:
         (lambda: CausalSelfAttention(10, 2, 0), ValueError, "block_size must be 1 or more, not 0"),
         (lambda: CausalSelfAttention(10, 2.5, 8), TypeError, "n_head must be a whole number"),  # type: ignore
         (lambda: CausalSelfAttention(10, 2, 8, 1.5), ValueError, "1.5"),
+        (lambda: CausalSelfAttention(10, 2, 8, float("nan")), ValueError, "dropout.* nan"),
+        (lambda: CausalSelfAttention(10, 2, 8, "0.1"), TypeError, "dropout.* '0.1'"),  # type: ignore
         (lambda: KVCache(0), ValueError, "block_size must be 1 or more, not 0"),
         (lambda: split_heads(torch.zeros(1, 2, 10), 3), ValueError, "n_embd = 10 cannot be cut into n_head = 3"),
     ],

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -140,8 +141,45 @@ def test_gradients_by_finite_differences() -> None:
     assert torch.autograd.gradcheck(call, inputs)
     result = call(*inputs)
     (gradient,) = torch.autograd.grad(result.square().sum(), inputs[:1], create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
+    with pytest.raises(RuntimeError, match="no second derivative"):
         gradient.sum().backward()
+
+
+def test_a_second_derivative_is_refused() -> None:
+    """The tiles of the way back are not recorded, so torch would miss them and say nothing."""
+    inputs = heads(1, Tq=5, Tk=5, hs=4)
+    for x in inputs:
+        x.requires_grad_()
+    loss = flash_attention(*inputs).sum()
+    slopes = torch.autograd.grad(loss, inputs, create_graph=True)
+    assert furthest(slopes, torch.autograd.grad(attention(*inputs).sum(), inputs)) < 1e-12
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        (loss + slopes[0].square().sum()).backward()
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["backward inside", "backward outside"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_under_autocast_it_is_what_attention_is(dtype: torch.dtype, inside: bool) -> None:
+    """Large scores: weights that the way back made otherwise than the way there would be far off."""
+    inputs = [(4 * x).to(dtype).requires_grad_() for x in heads(2, Tq=40, Tk=40, hs=16)]
+    rounded = [x.detach().bfloat16().to(dtype).requires_grad_() for x in inputs]
+    exact = inputs if dtype == torch.float64 else rounded  # autocast leaves float64 alone
+    wanted = attention(*exact)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = flash_attention(inputs[0], inputs[1], inputs[2], tile_q=16, tile_k=16)
+        assert found.dtype == attention(*inputs).dtype
+        slopes = torch.autograd.grad(found.square().sum(), inputs) if inside else ()
+    slopes = slopes or torch.autograd.grad(found.square().sum(), inputs)
+    tolerance = 1e-12 if dtype == torch.float64 else 0.02
+    assert furthest([found.to(dtype)], [wanted]) <= tolerance * wanted.abs().max().item()
+    for one, other in zip(slopes, torch.autograd.grad(wanted.square().sum(), exact), strict=True):
+        assert furthest([one], [other]) <= tolerance * other.abs().max().item()
+
+
+def test_small_whole_numbers_of_numpy_do_not_overflow() -> None:
+    inputs = heads(1, Tq=500, Tk=500, hs=4)
+    tiled = flash_attention(*inputs, tile_q=np.uint8(200), tile_k=np.uint8(200))  # type: ignore[arg-type]
+    assert furthest([tiled], [attention(*inputs)]) < 1e-12
 
 
 def test_only_what_is_wanted_gets_a_gradient() -> None:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from glassbox.recurrent import LSTM, RNN, lstm_step, rnn_step
@@ -116,6 +117,21 @@ def test_the_future_changes_nothing(kind: str) -> None:
         size = gradient[0].abs().amax(dim=-1)
         assert size[t + 1 :].eq(0).all()
         assert size[: t + 1].gt(0).all()
+
+
+@pytest.mark.parametrize("make", [RNN, LSTM])
+def test_under_autocast_a_state_may_be_handed_on(make: type[RNN]) -> None:
+    net, x = make(3, 4), torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        whole, _ = net(x)
+        first, state = net(x[:, :2])
+        second, _ = net(x[:, 2:], state)
+    assert (torch.cat([first, second], dim=1) - whole).abs().max() < 0.02
+
+
+def test_small_whole_numbers_of_numpy_do_not_overflow() -> None:
+    outputs, _ = LSTM(np.uint8(3), np.uint8(100))(torch.zeros(1, 2, 3))  # type: ignore[arg-type]
+    assert outputs.shape == (1, 2, 100)
 
 
 @KINDS

@@ -18,7 +18,7 @@ from itertools import zip_longest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from glassbox.embeddings import check_length
+from glassbox.embeddings import check_dropout, check_length
 from glassbox.preprocessing import check_size
 
 __all__ = [
@@ -38,10 +38,9 @@ __all__ = [
 def causal_mask(T: int, past: int = 0, device: torch.device | str | None = None) -> torch.Tensor:
     """Say who may look where: bool (T, past + T), True where row t may see a column, which is 0 to past + t.
 
-    `past`: how many tokens came before these T. ValueError for T < 1 or past < 0.
+    `past`: how many tokens came before these T. ValueError for T < 1 or past < 0, TypeError for no whole numbers.
     """
-    if T < 1 or past < 0:
-        raise ValueError(f"T = {T} and past = {past}: a mask needs at least one row, and a past of 0 or more")
+    T, past = check_times(T, past)
     return torch.ones(T, past + T, dtype=torch.bool, device=device).tril(past)
 
 
@@ -51,7 +50,7 @@ def attention_weights(q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | Non
     Where `mask` (bool, broadcast to the result) is False the weight is 0; a row that is False throughout gets zeros.
     Raises TypeError for a mask that is not bool, ValueError for shapes that do not fit. Source: Vaswani et al. (2017).
     """
-    check_heads(q, k)
+    check_heads(q=q, k=k)
     check_mask(mask, q, k)
     scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5  # (..., Tq, Tk)
     if mask is None:
@@ -64,9 +63,10 @@ def attention_weights(q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | Non
 def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """Each query's weighted mean of the values: (..., Tq, hs), (..., Tk, hs), (..., Tk, D) -> (..., Tq, D).
 
-    Mask and errors as in `attention_weights`. Source: Vaswani et al. (2017).
+    Mask and errors as in `attention_weights`. Every value must be finite, also one that nobody may look at: its weight
+    is 0, and 0 times infinity is no number. Source: Vaswani et al. (2017).
     """
-    check_heads(q, k, v)
+    check_heads(q=q, k=k, v=v)
     return attention_weights(q, k, mask) @ v
 
 
@@ -128,9 +128,8 @@ class CausalSelfAttention(nn.Module):
 
     def __init__(self, n_embd: int, n_head: int, block_size: int, dropout: float = 0.0) -> None:
         super().__init__()
-        check_division(n_embd, n_head)
-        check_size("block_size", block_size)
-        self.n_head, self.block_size, self.dropout = n_head, block_size, dropout
+        n_embd, self.n_head = check_division(n_embd, n_head)
+        self.block_size, self.dropout = check_size("block_size", block_size), check_dropout(dropout)
         self.c_attn = nn.Linear(n_embd, 3 * n_embd)  # query, key and value of all heads in one matrix
         self.c_proj = nn.Linear(n_embd, n_embd)
         self.resid_dropout = nn.Dropout(dropout)
@@ -164,26 +163,39 @@ def check_input(x: torch.Tensor, n_embd: int) -> None:
         raise TypeError(f"x holds {x.dtype}; it must hold floating point numbers: embed ids first, or use x.float()")
 
 
-def check_division(n_embd: int, n_head: int) -> None:
-    """ValueError where the channels cannot be cut into n_head equal heads."""
-    check_size("n_embd", n_embd)
-    check_size("n_head", n_head)
+def check_times(T: int, past: int) -> tuple[int, int]:
+    """Both as they are, if T is a whole number above 0 and past one of 0 or more. torch.compile is not held up."""
+    if torch.compiler.is_compiling():
+        return T, past
+    return check_size("T", T), check_size("past", past, 0)
+
+
+def check_division(n_embd: int, n_head: int) -> tuple[int, int]:
+    """Both as they are. ValueError where the channels cannot be cut into n_head equal heads."""
+    n_embd, n_head = check_size("n_embd", n_embd), check_size("n_head", n_head)
     if n_embd % n_head:
         raise ValueError(
             f"n_embd = {n_embd} cannot be cut into n_head = {n_head} equal heads: take a number that divides n_embd"
         )
+    return n_embd, n_head
 
 
-def check_heads(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor | None = None) -> None:
-    """ValueError where queries, keys and values do not go together, TypeError where their types differ."""
-    given = {"q": q, "k": k} if v is None else {"q": q, "k": k, "v": v}
+def check_heads(**given: torch.Tensor) -> None:
+    """ValueError where queries q, keys k and values v do not go together, TypeError where their types differ."""
+    for name, x in given.items():
+        if not isinstance(x, torch.Tensor):
+            raise TypeError(f"{name} must be a tensor of floating point numbers, not {type(x).__name__}")
+    q, k = given["q"], given["k"]
     if any(x.dtype != q.dtype or not x.is_floating_point() for x in given.values()):
         raise TypeError(f"{told(given)}: all must hold floating point numbers of one type; convert them with .to(...)")
+    if any(x.device != q.device for x in given.values()):
+        devices = ", ".join(f"{name} on {x.device}" for name, x in given.items())
+        raise ValueError(f"{devices}: all must be on one device; move them with .to(...)")
     if any(x.ndim < 2 or not x.shape[-2] for x in given.values()) or q.shape[-1] != k.shape[-1] or not q.shape[-1]:
         raise ValueError(
             f"{told(given)}: q must be (..., Tq, hs) and k (..., Tk, hs), with the same hs, none of them 0"
         )
-    if v is not None and v.shape[-2] != k.shape[-2]:
+    if given.get("v", k).shape[-2] != k.shape[-2]:
         raise ValueError(f"{told(given)}: k and v must have the same length Tk, one value for each key")
     if not broadcasts(*(x.shape[:-2] for x in given.values())):
         raise ValueError(f"{told(given)}: the axes before the last two must be equal or 1; repeat_interleave can do it")
@@ -220,6 +232,13 @@ def broadcasts(*shapes: tuple[int, ...]) -> bool:
 
 def check_append(keys: torch.Tensor | None, values: torch.Tensor | None, k: torch.Tensor, v: torch.Tensor) -> None:
     """ValueError where new keys and values do not fit each other or those that a cache holds, or want gradients."""
+    for name, new in (("k", k), ("v", v)):
+        if not isinstance(new, torch.Tensor):
+            raise TypeError(f"{name} must be a tensor (B, nh, T, hs), not {type(new).__name__}")
+    if k.dtype != v.dtype or k.device != v.device:
+        raise ValueError(
+            f"keys {k.dtype} on {k.device}, values {v.dtype} on {v.device}: both must have one type and place"
+        )
     if k.ndim != 4 or v.ndim != 4 or k.shape[:3] != v.shape[:3] or not k.numel() * v.numel():
         raise ValueError(
             f"keys {tuple(k.shape)} and values {tuple(v.shape)}: both must be (B, nh, T, hs) with the same B, nh and "
@@ -240,4 +259,11 @@ def check_append(keys: torch.Tensor | None, values: torch.Tensor | None, k: torc
         raise ValueError(
             "a cache cannot keep keys and values that want gradients, since it writes over its memory: generate under "
             "torch.no_grad(), and train without a cache"
+        )
+    if torch.compiler.is_compiling():  # which cannot ask about inference mode
+        return
+    if keys is not None and keys.is_inference() and not torch.is_inference_mode_enabled():
+        raise ValueError(
+            "this cache was begun under torch.inference_mode() and can only go on there: call reset() first, or use "
+            "either inference_mode or no_grad throughout"
         )

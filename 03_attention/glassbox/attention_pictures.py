@@ -88,14 +88,15 @@ def _underlined(ax: Axes, tokens: Sequence[str], weights: Sequence[float]) -> No
     ax.set(xlim=(0, COLUMNS + 1), ylim=(max(y + 1.6, 9), -1))
 
 
-def maps(weights: Mapping[str, torch.Tensor], rows: Sequence[str], columns: Sequence[str]) -> None:
-    """Attention weights (rows, columns) as dark squares, one panel above the other, with tokens as labels."""
+def maps(weights: Mapping[str, torch.Tensor], rows: Sequence[str], columns: Sequence[str], lit: int) -> None:
+    """Attention weights (rows, columns) as dark squares, one panel above the other, one row framed."""
     height = 0.155 * len(rows) * len(weights) + 1.9
     _, axes = plt.subplots(len(weights), 1, figsize=(6.9, height), sharex=True, squeeze=False)
     for ax, (name, part) in zip(axes[:, 0], weights.items(), strict=True):
         ax.imshow(part.numpy(), cmap=BLUES, vmin=0, vmax=1, aspect="auto")
         ax.set_yticks(range(len(rows)), [token.strip() for token in rows], fontsize=7.5)
         ax.set_title(name, fontsize=10, weight="normal")
+        ax.add_patch(Rectangle((-0.5, lit - 0.5), len(columns), 1, fill=False, ec=COLOURS["orange"], lw=1.4))
         _cells(ax, len(rows), len(columns))
     axes[-1][0].set_xticks(
         range(len(columns)), [visible(token).strip("·") for token in columns], fontsize=7, rotation=90
@@ -130,8 +131,8 @@ def cost(lengths: Sequence[int], seconds: Mapping[str, Sequence[float]], kept: M
     _, axes = plt.subplots(1, 2, figsize=(6.9, 3.6))
     parts = ((axes[0], seconds, 1.0, "time (s)"), (axes[1], kept, 1e6, "kept for the way back (MB)"))
     for ax, curves, unit, label in parts:
-        for (name, values), colour, marker in zip(curves.items(), HUES, MARKERS, strict=False):
-            ax.plot(lengths, np.array(values) / unit, marker + "-", ms=4, color=colour, label=name)
+        for (name, values), colour, style in zip(curves.items(), HUES, ("o-", "s-", "D--"), strict=False):
+            ax.plot(lengths, np.array(values) / unit, style, ms=4, color=colour, label=name)
         ax.set(xscale="log", yscale="log", xlabel="tokens T", ylabel=label)
         ax.set_xticks(lengths[::2], [f"{T:,}" for T in lengths[::2]])
         ax.minorticks_off()

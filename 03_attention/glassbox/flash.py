@@ -10,13 +10,13 @@ Not Need O(n²) Memory (2021); Dao et al., FlashAttention (2022); Dao, FlashAtte
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from glassbox.attention import check_heads, check_mask
 from glassbox.preprocessing import check_size
-from torch.autograd.function import once_differentiable
 
 __all__ = [
     "FlashAttention",
@@ -82,10 +82,50 @@ def visible_tiles(
         yield rows, tiles
 
 
+def without_autocast(work: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a pass compute in the type of its inputs, also under autocast: both passes must make the same weights."""
+
+    @functools.wraps(work)
+    def worked(ctx: Any, first: torch.Tensor, *others: Any) -> Any:
+        with torch.autocast(first.device.type, enabled=False):
+            return work(ctx, first, *others)
+
+    return worked
+
+
+class NoSecond(torch.autograd.Function):
+    """Hands a gradient on; who wants the derivative of it gets an error."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: torch.Tensor, *sources: torch.Tensor) -> torch.Tensor:
+        """The gradient as it is, for torch a function of `sources`."""
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> None:  # pyright: ignore
+        """Raise RuntimeError."""
+        raise RuntimeError("flash_attention has no second derivative: use attention where you need one")
+
+
+def first_only(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Do not record a backward pass; without an error torch would take its results for constants and say nothing."""
+
+    @functools.wraps(backward)
+    def unrecorded(ctx: Any, gradient: torch.Tensor) -> Any:
+        with torch.no_grad():
+            found = backward(ctx, gradient)
+        if not torch.is_grad_enabled():  # as always but with create_graph=True
+            return found
+        return tuple(None if x is None else NoSecond.apply(x, gradient, *ctx.saved_tensors[:3]) for x in found)
+
+    return unrecorded
+
+
 class FlashAttention(torch.autograd.Function):
     """The two passes of `flash_attention`, for inputs of equal batch axes. Dao et al. (2022)."""
 
     @staticmethod
+    @without_autocast
     def forward(
         ctx: Any,
         q: torch.Tensor,
@@ -110,7 +150,8 @@ class FlashAttention(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable
+    @without_autocast
+    @first_only
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # pyright: ignore
         """The gradients of q, k and v: the weights of each tile are made once more."""
         q, k, v, mask, result, log_total = ctx.saved_tensors
@@ -141,22 +182,31 @@ def flash_attention(
 
     q (..., Tq, hs), k (..., Tk, hs), v (..., Tk, D) -> (..., Tq, D). A bool mask broadcasts to (..., Tq, Tk) and is
     read tile by tile. is_causal: as with causal_mask(Tq, Tk - Tq) besides, which is never made. tile_q, tile_k: rows
-    and columns that are worked on at once. ValueError, TypeError: as `attention`. Source: Dao et al. (2022).
+    and columns that are worked on at once. ValueError, TypeError: as `attention`. There is no second derivative, and
+    no vmap. Source: Dao et al. (2022).
     """
-    check_heads(q, k, v)
+    check_heads(q=q, k=k, v=v)
     check_mask(mask, q, k)
     check_causal(q.shape[-2], k.shape[-2], is_causal)
-    check_size("tile_q", tile_q)
-    check_size("tile_k", tile_k)
+    tile_q, tile_k = check_size("tile_q", tile_q), check_size("tile_k", tile_k)
     batch = torch.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
     parts = [x.expand(*batch, -1, -1) for x in (q, k, v)]
     if mask is not None:
         mask = mask.expand(*mask.shape[:-2], q.shape[-2], k.shape[-2])
     past = k.shape[-2] - q.shape[-2] if is_causal else None
-    half = q.dtype in (torch.float16, torch.bfloat16)  # too coarse to add up in
-    parts = [x.float() for x in parts] if half else parts
+    kind = result_type(q)
+    if kind in (torch.float16, torch.bfloat16):  # too coarse to add up in
+        parts = [x.to(kind).float() for x in parts]
     result: Any = FlashAttention.apply(*parts, mask, past, tile_q, tile_k)
-    return result.to(q.dtype)
+    return result.to(kind)
+
+
+def result_type(q: torch.Tensor) -> torch.dtype:
+    """The type in which a product of q comes out: q's own, or what autocast makes of it."""
+    kind = q.device.type
+    if torch.is_autocast_enabled(kind) and q.dtype != torch.float64:
+        return torch.get_autocast_dtype(kind)
+    return q.dtype
 
 
 def check_causal(Tq: int, Tk: int, is_causal: bool) -> None:

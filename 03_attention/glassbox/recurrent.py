@@ -48,7 +48,8 @@ class RNN(nn.Module):
 
     def __init__(self, n_in: int, n_hidden: int) -> None:
         super().__init__()
-        self.n_in, self.n_hidden = check_size("n_in", n_in), check_size("n_hidden", n_hidden)
+        n_in, n_hidden = check_size("n_in", n_in), check_size("n_hidden", n_hidden)
+        self.n_in, self.n_hidden = n_in, n_hidden
         rows, bound = self.gates * n_hidden, n_hidden**-0.5
         self.weight_ih_l0 = nn.Parameter(torch.empty(rows, n_in).uniform_(-bound, bound))
         self.weight_hh_l0 = nn.Parameter(torch.empty(rows, n_hidden).uniform_(-bound, bound))
@@ -101,5 +102,5 @@ def check_state(x: torch.Tensor, n_hidden: int, *state: torch.Tensor) -> None:
                 f"a state has the shape {tuple(part.shape)}; for x {tuple(x.shape)} it must be ({len(x)}, {n_hidden}): "
                 "one row for each text of the batch"
             )
-        if part.dtype != x.dtype:
+        if part.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
             raise TypeError(f"the state holds {part.dtype} and x {x.dtype}: convert one of them with .to(...)")
