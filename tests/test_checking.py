@@ -748,6 +748,13 @@ def test_an_answer_that_exits_is_only_wrong(capsys: pytest.CaptureFixture[str]) 
     assert "it raised SystemExit" in said(capsys, lambda x: exit(3), mean, [(ROWS,)])
 
 
+def test_a_finding_is_one_value_wherever_it_stands() -> None:
+    right, wrong = Finding("even"), Finding("odd", "3 is odd")
+    assert difference([1, wrong], [1, right], 0.0) == "your result[1]: 3 is odd, expected: even"
+    assert difference([wrong], [Finding("odd", "5 is odd")], 0.0) is None
+    assert difference(wrong, (1, 2), 0.0) == "3 is odd, expected: (1, 2)"
+
+
 def test_findings_of_one_sort_are_equal_whatever_they_show(capsys: pytest.CaptureFixture[str]) -> None:
     def probe(f: Callable[[int], int]) -> Finding:
         return Finding("even") if f(3) % 2 == 0 else Finding("odd", f"f(3) is {f(3)}, which is odd")
@@ -757,5 +764,6 @@ def test_findings_of_one_sort_are_equal_whatever_they_show(capsys: pytest.Captur
     exercise = Exercise(name="double", reference=lambda x: 2 * x, cases=[probe], mistakes=[known])
     check(lambda x: 2 * x + 1, exercise)
     said = capsys.readouterr().out
-    assert "f(3) is 7, which is odd" in said
+    assert "\n  f(3) is 7, which is odd, expected: even\n" in said
+    assert ".sort" not in said
     assert "Double it." in said  # 3 is another odd number, but of the same sort

@@ -21,11 +21,11 @@ import traceback
 import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from glassbox.comparing import difference, likely_cause, short
+from glassbox.comparing import Finding, difference, likely_cause, short
 from glassbox.patience import PatienceError, patience
 
 __all__ = ["Exercise", "ExerciseError", "Finding", "Mistake", "check", "ledger"]
@@ -47,20 +47,6 @@ class Mistake:
 
     does: Callable
     says: str
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a probe found out about an answer. Two findings are equal where they are of one sort.
-
-    `shown` is what a reader sees of it, with the numbers of this very answer; where it is empty, the sort is shown.
-    """
-
-    sort: str
-    shown: str = field(default="", compare=False)
-
-    def __repr__(self) -> str:
-        return self.shown or self.sort
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """How two results are compared, and how their difference is put into words.
 
-Knows numbers, text, lists, tuples, dictionaries, NumPy arrays, torch tensors, dataclasses, and objects with `.data`
-and `.grad` such as the Tensor of module 00. Shape is compared first, then NaN and infinity, then dtype, then values.
+Knows numbers, text, lists, tuples, dictionaries, NumPy arrays, torch tensors, dataclasses, objects with `.data` and
+`.grad` such as the Tensor of module 00, and what a probe found. Shape is compared first, then NaN and infinity, then
+dtype, then values.
 """
 
 from __future__ import annotations
@@ -11,13 +12,28 @@ import itertools
 import math
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-__all__ = ["difference", "likely_cause", "short"]
+__all__ = ["Finding", "difference", "likely_cause", "short"]
 
 _NUMERIC = ("a number", "a numpy array", "a torch tensor")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a probe found out about an answer. Two findings are equal where they are of one sort.
+
+    `shown` is what a reader sees of it, with the numbers of this very answer; where it is empty, the sort is shown.
+    """
+
+    sort: str
+    shown: str = field(default="", compare=False)
+
+    def __repr__(self) -> str:
+        return self.shown or self.sort
 
 
 def difference(mine: Any, right: Any, tolerance: float, where: str = "your result") -> str | None:
@@ -29,6 +45,9 @@ def difference(mine: Any, right: Any, tolerance: float, where: str = "your resul
         return None
     if _kind(mine) == "None":
         return f"{where} is None: did you forget `return`?" if where == "your result" else f"{where} is None"
+    if isinstance(mine, Finding) or isinstance(right, Finding):  # a sentence of its own, whatever it was found in
+        place = "" if where == "your result" else f"{where}: "
+        return None if mine == right else f"{place}{short(mine)}, expected: {short(right)}"
     kind = _kind(right)
     if _kind(mine) != kind:
         return f"{where} is {_named(mine)}, expected {_named(right)}"
@@ -263,7 +282,8 @@ def _turned(a: np.ndarray, b: np.ndarray, tolerance: float) -> str:
 
     if a.squeeze().shape == b.squeeze().shape and same(a.reshape(b.shape)):
         lost = a.ndim < b.ndim
-        return f"the numbers are right, an axis of length 1 is {'lost: keepdims=True' if lost else 'out of place'}."
+        where = "lost: keepdims=True, in torch keepdim=True" if lost else "out of place"
+        return f"the numbers are right, an axis of length 1 is {where}."
     for order in itertools.permutations(range(a.ndim)):
         if same(a.transpose(order)):
             return (
