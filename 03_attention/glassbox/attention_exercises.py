@@ -711,17 +711,19 @@ def from_one_memory(f: Callable[..., Any]) -> Finding:
 
 
 def nothing_allowed(f: Callable[..., Any]) -> Finding:
-    """2 rows, and the first may look at nothing: what does it get?"""
+    """2 rows, and the first may look at nothing: what does it get, and what the second?"""
     answer = f(_cut(_with_ban(_SCORES, slice(None), slice(0, 1)), _VALUES, (3, 3)))
     if not isinstance(answer, tuple | list) or len(answer) != 2:
         return Finding("not two results")
-    result, log_total = (torch.as_tensor(part)[0] for part in answer)
+    (result, other), log_total = torch.as_tensor(answer[0]), torch.as_tensor(answer[1])[0]
     if result.isnan().any():
         return Finding("no number", "the row gets no numbers (nan)")
     if result.any():
         return Finding("other than zeros", f"the row gets {[round(x, 4) for x in result.flatten().tolist()]}")
     if not log_total.isfinite().all():
         return Finding("no finite logarithm", f"zeros, but the row's logarithm is {log_total.flatten()[0]:g}")
+    if not torch.allclose(other, _SCORES[1].softmax(dim=-1) @ _VALUES, atol=1e-5):
+        return Finding("the second row", "zeros, but the second row is wrong beside it")
     return Finding("zeros, and a finite logarithm")
 
 
