@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from glassbox.datasets import dataset
 from glassbox.embeddings import (
     Embeddings,
+    check_dropout,
     check_length,
     nearest,
     negative_sampling_loss,
@@ -168,7 +169,18 @@ def test_the_layer_is_traced_without_a_break() -> None:
         (lambda f: Embeddings(0, 5, 4), ValueError, "vocab_size must be 1 or more, not 0"),
         (lambda f: Embeddings(7, 0, 4), ValueError, "block_size must be 1 or more, not 0"),
         (lambda f: Embeddings(7, 5, float(4)), TypeError, "n_embd must be a whole number, not 4.0"),  # type: ignore[arg-type]
-        (lambda f: Embeddings(7, 5, 4, dropout=1.5), ValueError, "dropout"),
+        (lambda f: Embeddings(7, 5, 4, dropout=1.5), ValueError, "dropout must be a number from 0 to 1, not 1.5"),
+        (lambda f: Embeddings(7, 5, 4, dropout=math.nan), ValueError, "dropout must be a number from 0 to 1, not nan"),
+        (lambda f: Embeddings(7, 5, 4, dropout="0.1"), TypeError, "dropout must be a number from 0 to 1, not '0.1'"),  # type: ignore[arg-type]
+        (lambda f: Embeddings(7, 5, 4, dropout=None), TypeError, "dropout must be a number from 0 to 1, not None"),  # type: ignore[arg-type]
+        *(
+            (
+                lambda f, past=past: f(torch.ones(2, dtype=torch.int64), past),
+                TypeError,
+                "position must be a whole number",
+            )
+            for past in (1.0, None, "1", True, torch.tensor(1.0))
+        ),
     ],
 )
 def test_what_has_no_embedding_is_refused(call: Callable[[Any], Any], kind: type[Exception], message: str) -> None:
@@ -177,8 +189,55 @@ def test_what_has_no_embedding_is_refused(call: Callable[[Any], Any], kind: type
 
 
 def test_lengths_up_to_the_block_size_pass() -> None:
-    check_length(5, 5)
-    check_length(2, 5, 3)
+    assert check_length(5, 5) == 0
+    past = check_length(2, 5, np.uint8(3))  # type: ignore[arg-type]
+    assert (past, type(past)) == (3, int)
+
+
+@pytest.mark.parametrize("dropout", [0, 0.1, 1.0, np.float32(0.5)])
+def test_shares_to_drop_from_none_to_all_pass(dropout: float) -> None:
+    assert check_dropout(dropout) == dropout
+    assert type(check_dropout(dropout)) is float
+
+
+def test_sizes_of_numpy_do_not_overflow() -> None:
+    size = np.uint8(254)
+    assert sinusoidal_positions(size, size).equal(sinusoidal_positions(254, 254))  # type: ignore[arg-type]
+    layer = Embeddings(size, np.int16(300), np.int8(4))  # type: ignore[arg-type]
+    ids = torch.arange(10)
+    assert layer(ids, np.uint8(250)).equal(layer(ids, 250))
+    ids = torch.arange(600) % 9
+    for found, wanted in zip(skipgram_pairs(ids, np.uint8(255)), skipgram_pairs(ids, 255), strict=True):  # type: ignore[arg-type]
+        assert found.equal(wanted)
+    B, K, S = np.uint8(100), np.uint8(5), np.uint8(3)
+    ours, losses = train_vectors(ids, np.uint8(9), np.uint8(4), np.uint8(2), K, B, S, np.float32(0.5), np.uint8(1))  # type: ignore[arg-type]
+    theirs = train_vectors(ids, 9, 4, 2, 5, 100, 3, 0.5, 1)
+    assert ours.equal(theirs[0])
+    assert losses == theirs[1]
+
+
+def test_vectors_are_trained_where_gradients_are_switched_off() -> None:
+    ids = torch.arange(30) % 5
+    wanted = train_vectors(ids, 5, 4, steps=3, batch_size=8)
+    with torch.no_grad():
+        found = train_vectors(ids, 5, 4, steps=3, batch_size=8)
+    assert found[0].equal(wanted[0])
+    assert not found[0].requires_grad
+
+
+def test_ids_to_choose_from_are_of_every_kind_and_each_once() -> None:
+    vectors = random(12, 3)
+    wanted = nearest(vectors, 2, 3, among=[1, 5, 7, 9])
+    for among in (np.array([9, 7, 5, 1], np.uint16), torch.tensor([1, 5, 7, 9, 2]), [1, 1, 5, 7, 7, 9, 9, 9, 2]):
+        found = nearest(vectors, np.int64(2), np.uint8(3), among=among)  # type: ignore[arg-type]
+        assert found.tolist() == wanted.tolist()
+        assert found.dtype == torch.int64
+
+
+def test_noise_of_large_counts_does_not_overflow() -> None:
+    counts = torch.tensor([1e300, 1e300, 0, 1], dtype=torch.float64)
+    assert noise_distribution(counts, 2).tolist() == [0.5, 0.5, 0, 0]
+    assert noise_distribution(torch.tensor([2, 1]), np.float32(2)).tolist() == pytest.approx([0.8, 0.2])  # type: ignore[arg-type]
 
 
 # --- words by their neighbours ---
@@ -358,6 +417,41 @@ def test_nearest_is_a_sort_by_cosine(i: int, k: int, seed: int) -> None:
         (lambda: nearest(torch.ones(3, 2), 0, 3), ValueError, "k=3, but there are only 2 others to choose from"),
         (lambda: nearest(torch.ones(3, 2), 0, 0), ValueError, "k must be 1 or more, not 0"),
         (lambda: nearest(torch.ones(3, 2), 0, 1, among=[5]), ValueError, "among: id 5 is outside 0 to 2"),
+        (lambda: noise_distribution(torch.tensor([1, math.inf])), ValueError, "at least one above 0 and none infinite"),
+        (lambda: noise_distribution(torch.tensor([1, math.nan])), ValueError, "counts must be one row"),
+        (lambda: noise_distribution([1, 2]), TypeError, "counts must be a tensor of plain numbers, not list"),  # type: ignore[arg-type]
+        (
+            lambda: noise_distribution(torch.ones(2), math.nan),
+            ValueError,
+            "power must be a number of 0 or more, not nan",
+        ),
+        (lambda: noise_distribution(torch.ones(2), -1), ValueError, "power must be a number of 0 or more, not -1"),
+        (
+            lambda: noise_distribution(torch.ones(2), math.inf),
+            ValueError,
+            "power must be a number of 0 or more, not inf",
+        ),
+        (lambda: noise_distribution(torch.ones(2), "1"), TypeError, "power must be a number of 0 or more, not '1'"),  # type: ignore[arg-type]
+        *(
+            (lambda more=more: train_vectors(torch.tensor([1, 2]), **{"vocab_size": 9, **more}), kind, message)
+            for more, kind, message in (
+                ({"seed": None}, TypeError, "seed must be a whole number, not None"),
+                ({"seed": 1.0}, TypeError, "seed must be a whole number, not 1.0"),
+                ({"seed": 2**70}, ValueError, "seed must fit into 64 bits, and 1180591620717411303424 does not"),
+                ({"vocab_size": 5.0}, TypeError, "vocab_size must be a whole number, not 5.0"),
+                ({"lr": "0.1"}, TypeError, "lr must be a number"),
+                ({"lr": math.nan}, ValueError, "lr must be a number"),
+                ({"steps": None}, TypeError, "steps must be a whole number, not None"),
+            )
+        ),
+        (lambda: nearest(torch.ones(3, 2), True, 1), TypeError, "i must be a whole number, not True"),
+        (lambda: nearest(torch.ones(3, 2), 0, 1, among=[True, False, True]), TypeError, "among must be whole numbers"),
+        (lambda: nearest(torch.ones(3, 2), 0, 1, among=[1.0, math.nan]), TypeError, "among must be whole numbers"),  # type: ignore[list-item]
+        (lambda: nearest(torch.ones(3, 2), 0, 2, among=[1, 1, 0]), ValueError, "k=2, but there are only 1 others"),
+        (lambda: nearest(torch.ones(3, 2), 0, 1, among=[]), ValueError, "k=1, but there are only 0 others"),
+        (lambda: nearest(torch.tensor([[1.0], [math.nan]]), 0, 1), ValueError, "infinite or NaN"),
+        (lambda: nearest(torch.ones(3, 2).long(), 0, 1), TypeError, "a tensor of floats, not torch.int64"),
+        (lambda: nearest([[1.0], [2.0]], 0, 1), TypeError, "a tensor of floats, not list"),  # type: ignore[arg-type]
         (lambda: nearest(torch.ones(3), 0, 1), ValueError, r"a table \(V, C\), not of shape \(3,\)"),
     ],
 )

@@ -93,6 +93,16 @@ def test_large_vocabularies_do_not_overflow() -> None:
     assert np.allclose(ours, theirs, atol=1e-2)
 
 
+@pytest.mark.parametrize("kind", [np.int32, np.uint16, np.uint64, np.uint8])
+def test_sizes_of_numpy_do_not_overflow(kind: Any) -> None:
+    text = np.random.default_rng(0).integers(250, size=2000).astype(kind)
+    text[0] = 249
+    model, wanted = NGram(kind(3), text.max() + 1, np.float32(4)).fit(text), NGram(3, 250).fit(text)  # type: ignore[arg-type]
+    for context in (text[:0], text[:1], text[5:7], text[-2:]):
+        assert model.probabilities(context).tolist() == wanted.probabilities(context).tolist()
+    assert model.log_probs(text[:50]).tolist() == wanted.log_probs(text[:50]).tolist()
+
+
 def test_samples_follow_the_probabilities_and_their_seed() -> None:
     text = [0, 1, 2, 3, 1, 0] * 3  # what follows 1 depends on what stood before it
     model = NGram(3, V, 0.5).fit(text)
@@ -126,6 +136,18 @@ def test_find_keys_is_index(keys: list[int], wanted: list[int]) -> None:
     ("call", "kind", "message"),
     [
         (lambda f: NGram(0, V), ValueError, "order must be 1 or more, not 0"),
+        (lambda f: NGram(2, 2**70), ValueError, "vocab_size must be 2,147,483,648 or less"),
+        (lambda f: NGram(2, V, "4"), TypeError, "strength must be a number above 0, not '4'"),  # type: ignore[arg-type]
+        (lambda f: NGram(2, V, None), TypeError, "strength must be a number above 0, not None"),  # type: ignore[arg-type]
+        (lambda f: NGram(2, V, True), TypeError, "strength must be a number above 0, not True"),
+        (lambda f: NGram(2, V, torch.tensor(4.0)), TypeError, "strength must be a number above 0, not tensor"),  # type: ignore[arg-type]
+        (
+            lambda f: f.sample(1, 0),
+            TypeError,
+            r"rng must be a generator of NumPy's, not 0; write np.random.default_rng",
+        ),  # type: ignore[arg-type]
+        (lambda f: f.sample(1, None), TypeError, "rng must be a generator of NumPy's, not None"),  # type: ignore[arg-type]
+        (lambda f: f.fit(np.array([0, 2**64 - 1], np.uint64)), ValueError, "ids must fit into int64"),
         (lambda f: NGram(2.5, V), TypeError, "order must be a whole number, not 2.5"),  # type: ignore[arg-type]
         (lambda f: NGram(2, 0), ValueError, "vocab_size must be 1 or more, not 0"),
         (lambda f: NGram(2, V, 0), ValueError, "strength must be a number above 0, not 0; without it unseen"),

@@ -23,6 +23,7 @@ from glassbox.preprocessing import (
     BatchOrder,
     TokenDataset,
     check_ids,
+    check_size,
     clean_text,
     make_loader,
     pack_documents,
@@ -95,9 +96,24 @@ def test_reading_is_lazy_and_names_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(UnicodeDecodeError, match="0xff"):
         list(found)
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        list(read_documents(tmp_path / "nowhere"))
-    with pytest.raises(ValueError, match="empty separator"):
-        list(read_documents(path, ""))
+        read_documents(tmp_path / "nowhere")  # at the call, before a document is asked for
+
+
+@pytest.mark.parametrize(
+    ("separator", "kind", "message"),
+    [
+        (None, TypeError, "separator must be text as a str, not None"),
+        (b"\n\n", TypeError, r"separator must be text as a str, not b'\\n\\n'"),
+        ("", ValueError, "no empty separator"),
+        ("\r\n\r\n", ValueError, r"parts no documents: write \\n for the end of a line"),
+    ],
+)
+def test_separators_that_part_nothing_are_refused_at_the_call(
+    separator: Any, kind: type[Exception], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "x.txt").write_text("one two", encoding="utf-8")
+    with pytest.raises(kind, match=message):
+        read_documents(tmp_path / "x.txt", separator)
 
 
 def test_a_long_document_is_read_in_linear_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,6 +190,14 @@ def test_the_split_is_the_same_on_every_machine() -> None:
     assert split_documents(documents, 0.2, seed=7)[1] == wanted
 
 
+def test_numbers_of_numpy_split_as_pythons_do() -> None:
+    documents = documents_of(60)
+    wanted = split_documents(documents, 0.25, 3)
+    for fraction, seed in ((np.float64(0.25), 3), (np.float32(0.25), np.uint8(3)), (0.25, torch.tensor(3))):
+        assert split_documents(documents, fraction, seed) == wanted  # type: ignore[arg-type]
+    assert split_documents(documents, 0.25, -3) != wanted
+
+
 @pytest.mark.parametrize(
     ("documents", "more", "kind", "message"),
     [
@@ -183,6 +207,8 @@ def test_the_split_is_the_same_on_every_machine() -> None:
         (["a", "b"], {"fraction": float("nan")}, ValueError, "not nan"),
         (["a", "b"], {"fraction": "a"}, ValueError, "not 'a'"),
         (["a", "b"], {"seed": 0.5}, TypeError, "seed must be a whole number, not 0.5"),
+        (["a", "b"], {"seed": True}, TypeError, "seed must be a whole number, not True"),
+        (["a", "b"], {"seed": None}, TypeError, "seed must be a whole number, not None"),
         (["a", "b", " \n"], {}, ValueError, r"document 2 \(from 0\) is empty or blank: leave it out"),
         (["a", "", "b"], {}, ValueError, r"document 1 \(from 0\) is empty or blank"),
         ([], {}, ValueError, "needs two different documents, but there are 0: cut the text"),
@@ -266,6 +292,13 @@ def test_every_target_is_counted_once_at_the_default_stride(T: int, n: int) -> N
         (lambda f: f(torch.ones(5), 1), TypeError, "ids must be whole numbers, not of type float32"),
         (lambda f: f(np.array([True, False]), 1), TypeError, "not of type bool"),
         (lambda f: f("text", 1), ValueError, "one row of whole numbers"),
+        (
+            lambda f: f(np.array([1, 2**63], np.uint64), 1),
+            ValueError,
+            "ids must fit into int64, and 9223372036854775808",
+        ),
+        (lambda f: f(np.array([1, 2**63], ">u8"), 1), ValueError, "ids must fit into int64"),
+        (lambda f: f([1, 2, 3], torch.tensor(2.0)), TypeError, r"a whole number, not tensor\(2.\)"),
         (lambda f: f(["text", "b"], 1), TypeError, "whole numbers, not of type <U4"),
     ],
 )
@@ -370,6 +403,7 @@ def test_items_of_packed_documents(lengths: list[int], T: int, data: st.DataObje
         (lambda: pack_documents(np.array([9, 2], np.uint64), 4), ValueError, "ends at 2, the one before at 9"),
         (lambda: pack_documents([3.0], 4), TypeError, "ends must be whole numbers, not of type float64"),  # type: ignore[list-item]
         (lambda: pack_documents([3], 0), ValueError, "block_size must be 1 or more, not 0"),
+        (lambda: pack_documents(np.array([3, 2**63], np.uint64), 4), ValueError, "ends must fit into int64"),
         (lambda: TokenDataset([1, 2, 3], 2, ends=[2]), ValueError, "document ends at 2, but there are 3 ids"),
         (lambda: TokenDataset([1, 2, 3], 2, ends=[4]), ValueError, "document ends at 4, but there are 3 ids: give ids"),
         (lambda: TokenDataset([1, 2, 3], 2, 1, [3]), ValueError, "stride=1 and ends exclude each other"),
@@ -591,6 +625,49 @@ def test_workers_that_cannot_be_are_refused(file: TokenFile) -> None:
     assert make_loader(data, 4, num_workers=0, start_method="spawn").num_workers == 0
 
 
+# --- sizes ---
+
+
+def test_sizes_of_numpy_do_not_overflow() -> None:
+    """Each of these sums and products is beyond the type of the size that was given."""
+    assert len(list(BatchOrder(np.uint16(60_000), np.uint16(20_000)))) == 3  # type: ignore[arg-type]
+    small = BatchOrder(np.uint8(200), np.uint8(60), epochs=np.uint8(250), start_step=np.uint8(255))  # type: ignore[arg-type]
+    assert list(small) == list(BatchOrder(200, 60, epochs=250, start_step=255))
+    assert len(small) == 250 * 4 - 255
+    assert len(BatchOrder(3_000_000, 1, epochs=np.int32(1000))) == 3 * 10**9  # type: ignore[arg-type]
+    order = BatchOrder(np.int64(5), np.int32(2), np.uint8(7), np.int8(1), np.uint64(3))  # type: ignore[arg-type]
+    assert list(order) == list(BatchOrder(5, 2, 7, 1, 3))
+    for ends, size in (([100, 300, 400], np.uint8(250)), ([1000], np.int8(127))):
+        assert pack_documents(ends, size).tolist() == pack_documents(ends, int(size)).tolist()  # type: ignore[arg-type]
+    ids, size = np.arange(1000), np.uint8(255)
+    wanted, found = windows(ids, 255), windows(ids, size, size)  # type: ignore[arg-type]
+    assert found[0].equal(wanted[0])
+    assert found[1].equal(wanted[1])
+    for ends in (None, [400, 1000]):
+        data = TokenDataset(ids, size, ends=ends)  # type: ignore[arg-type]
+        assert type(data.block_size) is int
+        assert data[len(data) - 1][1].equal(TokenDataset(ids, 255, ends=ends)[len(data) - 1][1])
+    assert make_loader(TokenDataset(ids, 4), 8, num_workers=np.int64(0)).num_workers == 0  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [7, np.int64(7), np.uint8(7), np.array(7), torch.tensor(7), torch.tensor(7).int()])
+def test_a_size_is_pythons_own_int(size: Any) -> None:
+    assert check_size("size", size) == 7
+    assert type(check_size("size", size)) is int
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        *(True, np.True_, 7.0, np.float64(7), "7", None, [7], np.array([7]), np.array(7.0), np.array(True)),
+        *(torch.tensor(3.0), torch.tensor(True), torch.tensor([3]), torch.tensor(3, device="meta"), torch.tensor(3j)),
+    ],
+)
+def test_a_size_that_is_no_whole_number_is_refused(size: Any) -> None:
+    with pytest.raises(TypeError, match="size must be a whole number, not "):
+        check_size("size", size)
+
+
 # --- ids for a model ---
 
 
@@ -619,6 +696,12 @@ def test_good_ids_pass(ids: torch.Tensor) -> None:
 def test_bad_ids_are_named(ids: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         check_ids(ids, 10)
+
+
+@pytest.mark.parametrize("size", [5.5, None, torch.tensor(5.0)])
+def test_ids_of_a_vocabulary_without_a_size_are_refused(size: Any) -> None:
+    with pytest.raises(TypeError, match="vocab_size must be a whole number"):
+        check_ids(torch.tensor([1]), size)
 
 
 def test_ids_are_not_looked_at_while_compiling(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from glassbox import token_file
 from glassbox.datasets import dataset
 from glassbox.preprocessing import TokenDataset, read_documents
@@ -99,6 +100,11 @@ def test_the_bytes_are_those_of_the_documented_format(tokenizer: BPETokenizer, d
         "end": tokenizer.special_tokens[END],
         "ids": len(ids),
         "documents": len(ends),
+        "chain": functools.reduce(
+            lambda before, text: hashlib.sha256((before + text).encode("utf-8", "surrogatepass")).hexdigest(),
+            DOCUMENTS,
+            "",
+        ),
     }
     line = data[8 : 8 + after]
     assert data[8:4096].decode().split() == [*line.decode().split(), hashlib.sha256(line).hexdigest()]
@@ -354,7 +360,7 @@ def test_what_came_after_the_last_record_is_forgotten(tmp_path: Path) -> None:
     """Documents that were written but not recorded may be others now, or none."""
     path = tmp_path / "x.tok"
     documents = interrupted(path, checkpoint=3000)
-    done = json.loads(path.with_name("x.tok.partial.json").read_bytes())["documents"]
+    done = token_file._parse(path.with_name("x.tok.partial.json").read_bytes())["documents"]
     assert 10 < done < 39
     later = [*documents[:done], "x"]
     file = write_tokens(path, later, course())
@@ -398,6 +404,29 @@ def test_a_damaged_partial_file_is_named(name: str, tmp_path: Path) -> None:
     assert write_tokens(path, documents, course()).documents == 80
 
 
+def test_a_journal_with_other_numbers_is_refused(tmp_path: Path) -> None:
+    """One number changed: by chance, which the hash finds, and with a hash that fits."""
+    path = tmp_path / "x.tok"
+    documents = interrupted(path)
+    journal = path.with_name("x.tok.partial.json")
+    whole = journal.read_bytes()
+    entry = token_file._parse(whole)
+    ids = str(entry["ids"])
+    faults = [whole.replace(f'"ids": {ids}'.encode(), f'"ids": {ids[:-1]}'.encode())]
+    faults += [
+        token_file._pack({**entry, name: wrong}) for name in ("ids", "documents") for wrong in (-5, "12", 1.0, True)
+    ]
+    faults += [token_file._pack({"ids": 5}), b"", b"{}", b"[1]"]
+    assert faults[0] != whole
+    for data in faults:
+        journal.write_bytes(data)
+        with pytest.raises(ValueError, match=r"x\.tok\.partial\.json is damaged: delete it to start afresh"):
+            write_tokens(path, documents, course())
+    journal.write_bytes(whole)
+    file = write_tokens(path, documents, course())
+    assert (file.ids.tolist(), file.ends.tolist()) == joined(documents, course())
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="the lock is of another kind there")
 def test_two_at_once_do_not_mix(tmp_path: Path) -> None:
     path = tmp_path / "x.tok"
@@ -426,6 +455,22 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> Non
     with pytest.raises(FileExistsError, match="exists: open it with TokenFile, or delete it first"):
         write_tokens(path, documents(), course())
     assert path.read_bytes() == b"of someone else"
+    assert beside(path) == [f"x.tok.partial{end}" for end in ("", ".ends", ".json")]  # hours of work may lie there
+    with pytest.raises(FileExistsError, match="delete it first"):
+        write_tokens(path, unread(), course())
+    path.unlink()
+    file = write_tokens(path, ["one"], course())
+    assert file.path.read_bytes() == write_tokens(tmp_path / "at once.tok", ["one"], course()).path.read_bytes()
+    (tmp_path / "at once.tok").unlink()
+    assert beside(path) == []
+
+
+def test_what_a_run_left_that_was_killed_after_its_last_rename_is_removed(tmp_path: Path) -> None:
+    path = write_tokens(tmp_path / "x.tok", ["one"], course()).path
+    for end in (".ends", ".json"):
+        path.with_name(f"x.tok.partial{end}").write_bytes(b"left")
+    with pytest.raises(FileExistsError):
+        write_tokens(path, unread(), course())
     assert beside(path) == []
 
 
@@ -504,7 +549,7 @@ def test_the_systems_own_limit_is_met_in_the_same_way(tmp_path: Path) -> None:
     assert int(done.stdout) == errno.EFBIG
     assert not path.exists()
     assert path.with_name("x.tok.partial").stat().st_size == 100_000
-    assert json.loads(path.with_name("x.tok.partial.json").read_bytes())["documents"] > 200
+    assert token_file._parse(path.with_name("x.tok.partial.json").read_bytes())["documents"] > 200
     file = write_tokens(path, read_documents(dataset("tales")), course())
     assert (file.ids.tolist(), file.ends.tolist()) == joined(tales(), course())
 
@@ -545,7 +590,9 @@ def unread() -> Iterator[str]:
     [
         (large(65_537), {"dtype": "uint16"}, ValueError, "uint16 holds ids up to 65,535, but .* 65,536: use uint32"),
         (course(), {"dtype": "int64"}, ValueError, "dtype must be uint16 or uint32, not int64"),
-        (course(), {"dtype": "no type"}, TypeError, "no type"),
+        (course(), {"dtype": "uint17"}, ValueError, "dtype must be uint16 or uint32, not 'uint17'"),
+        (course(), {"dtype": torch.uint16}, ValueError, "dtype must be uint16 or uint32, not torch.uint16"),
+        (course(), {"checkpoint": torch.tensor(3.0)}, TypeError, "checkpoint must be a whole number"),
         (course(), {"checkpoint": 0}, ValueError, "checkpoint must be 1 or more, not 0"),
         (BPETokenizer({}, {"<|x|>": 256}), {}, ValueError, r"no special token '<\|endoftext\|>' to close documents"),
         ("gpt2", {}, TypeError, "tokenizer must be a BPETokenizer, not str"),
@@ -567,6 +614,16 @@ def test_an_existing_file_and_a_missing_folder_are_refused(tmp_path: Path) -> No
     assert path.read_bytes() == b"mine"
     with pytest.raises(FileNotFoundError, match="nowhere"):
         write_tokens(tmp_path / "nowhere" / "x.tok", unread(), course())
+
+
+def test_paths_of_every_kind(tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path / "x.tok")
+    file = write_tokens(name, ["one"], course())
+    assert (file.path, TokenFile(name, course()).path) == (tmp_path / "x.tok", tmp_path / "x.tok")
+    with pytest.raises(FileExistsError, match="is a folder: give the path of a file in it"):
+        write_tokens(tmp_path, unread(), course())
+    with pytest.raises(ValueError, match="is a folder: give the path of a token file in it"):
+        TokenFile(tmp_path, course())
 
 
 def test_another_vocabulary_is_refused(written: TokenFile) -> None:
@@ -650,6 +707,32 @@ def test_a_pickled_file_is_its_path(tmp_path: Path) -> None:
         copy = pickle.loads(pickle.dumps(numbers))
         assert copy.tolist() == numbers.tolist()
         assert copy.dtype == numbers.dtype
+
+
+def test_views_of_another_type_are_pickled_as_their_numbers(written: TokenFile) -> None:
+    """They have the file's addresses, but not its numbers."""
+    raw = written.ids.view(np.uint8)
+    views = [
+        raw[:6],
+        raw[1:3],
+        raw[1:-1].view(np.uint16),
+        written.ids.view(np.int16)[2:5],
+        written.ids[2:5].view(">u2"),
+    ]
+    for view in [*views, written.ends.view(np.int64), written.ends.view(np.uint16)[:4]]:
+        copy = pickle.loads(pickle.dumps(view))
+        assert copy.tolist() == view.tolist()
+        assert copy.dtype.newbyteorder("=") == view.dtype.newbyteorder("=")  # NumPy's own pickles change the order
+
+
+def test_a_text_of_the_same_length_is_another_file(tmp_path: Path) -> None:
+    """The counts are equal; the hash of the text is not."""
+    path = tmp_path / "x.tok"
+    packed = pickle.dumps(write_tokens(path, ["a b"], course()).ids)
+    path.unlink()
+    write_tokens(path, ["b a"], course())
+    with pytest.raises(ValueError, match="is another file than when it was opened"):
+        pickle.loads(packed)
 
 
 def test_a_pickled_file_that_has_changed_is_refused(tmp_path: Path) -> None:

@@ -9,12 +9,15 @@ Sources: Shannon (1948), MacKay and Peto (1995).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Self
 
 import numpy as np
 from glassbox.preprocessing import Ids, check_row, check_size
 
 __all__ = ["NGram", "find_keys"]
+
+MOST = 2**31  # of ids in a vocabulary: contexts, which are numbered, times ids stay within int64
 
 
 def find_keys(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -34,8 +37,7 @@ class NGram:
     """
 
     def __init__(self, order: int, vocab_size: int, strength: float = 4.0) -> None:
-        check_model(order, vocab_size, strength)
-        self.order, self.vocab_size, self.strength = order, vocab_size, strength
+        self.order, self.vocab_size, self.strength = check_model(order, vocab_size, strength)
         self.levels: list[tuple[np.ndarray, ...]] = []  # by length of context; filled by `fit`
 
     def fit(self, ids: Ids) -> Self:
@@ -85,7 +87,7 @@ class NGram:
     def sample(self, n: int, rng: np.random.Generator, prompt: Sequence[int] = ()) -> list[int]:
         """Return the prompt with n ids after it, each drawn from `probabilities` of those before."""
         ids = check_tokens(prompt, self.vocab_size, least=0).tolist()
-        for _ in range(check_size("n", n, 0)):
+        for _ in range(check_draws(n, rng)):
             p = self.probabilities(ids[-self.order :])
             ids.append(int(rng.choice(self.vocab_size, p=p / p.sum())))  # the sum is 1 but for the last digits
         return ids
@@ -94,11 +96,21 @@ class NGram:
 # --- what is refused ---
 
 
-def check_model(order: int, vocab_size: int, strength: float) -> None:
-    check_size("order", order)
-    check_size("vocab_size", vocab_size)
+def check_model(order: int, vocab_size: int, strength: float) -> tuple[int, int, float]:
+    order, vocab_size = check_size("order", order), check_size("vocab_size", vocab_size)
+    if vocab_size > MOST:
+        raise ValueError(f"vocab_size must be {MOST:,} or less, not {vocab_size:,}: give the tokenizer's")
+    if not isinstance(strength, Real) or isinstance(strength, bool):
+        raise TypeError(f"strength must be a number above 0, not {strength!r}")
     if not 0 < strength < np.inf:
         raise ValueError(f"strength must be a number above 0, not {strength!r}; without it unseen ids are impossible")
+    return order, vocab_size, float(strength)
+
+
+def check_draws(n: int, rng: np.random.Generator) -> int:
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng must be a generator of NumPy's, not {rng!r}; write np.random.default_rng(0)")
+    return check_size("n", n, 0)
 
 
 def check_tokens(ids: Ids, vocab_size: int, least: int = 1) -> np.ndarray:

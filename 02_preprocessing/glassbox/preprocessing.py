@@ -59,18 +59,24 @@ def read_documents(path: str | os.PathLike[str], separator: str = END) -> Iterat
     """Yield the documents of a UTF-8 file of any size, one at a time; memory is in proportion to the longest.
 
     separator: what stands between two documents; a newline right after it belongs to it. A blank rest after the last
-    separator is no document. Line ends come as \\n, a byte order mark is dropped. Raises FileNotFoundError where there
-    is no file, UnicodeDecodeError (a ValueError) where it is not UTF-8, ValueError for an empty separator.
+    separator is no document. Line ends come as \\n, a byte order mark is dropped. Raises at once FileNotFoundError for
+    no file, TypeError for a separator that is no text, ValueError for one that is empty or has a \\r; while it reads,
+    UnicodeDecodeError (a ValueError) where the file is not UTF-8.
     """
-    held, after = "", ""
-    with open(path, encoding="utf-8-sig") as file:
-        while chunk := file.read(max(CHUNK, len(held))):  # a long document doubles: no character is copied often
-            *whole, held = (held + chunk).split(separator)
-            for text in whole:
-                yield text.removeprefix(after)
-                after = "\n"
-        if held.strip():
-            yield held.removeprefix(after)
+    check_source(path, separator)
+
+    def read() -> Iterator[str]:
+        held, after = "", ""
+        with open(path, encoding="utf-8-sig") as file:
+            while chunk := file.read(max(CHUNK, len(held))):  # a long document doubles: no character is copied often
+                *whole, held = (held + chunk).split(separator)
+                for text in whole:
+                    yield text.removeprefix(after)
+                    after = "\n"
+            if held.strip():
+                yield held.removeprefix(after)
+
+    return read()
 
 
 def split_documents(documents: Iterable[str], fraction: float = 0.1, seed: int = 0) -> tuple[list[str], list[str]]:
@@ -80,7 +86,7 @@ def split_documents(documents: Iterable[str], fraction: float = 0.1, seed: int =
     white space around them aside), and it stays there when others are added, dropped or moved. Raises ValueError for a
     fraction outside (0, 1), an empty document, fewer than two different ones, and where a side came out empty.
     """
-    check_split(fraction, seed)
+    fraction, seed = check_split(fraction, seed)
     sides: tuple[list[str], list[str]] = ([], [])
     seen = set()
     for number, document in enumerate(check_texts(documents)):
@@ -104,7 +110,7 @@ def windows(ids: Ids, block_size: int, stride: int | None = None) -> Pair:
     """
     row = check_row(ids)
     stride = block_size if stride is None else stride
-    check_windows(len(row), block_size, stride)
+    block_size, stride = check_windows(len(row), block_size, stride)
     starts = torch.arange(0, len(row) - block_size, stride)
     places = starts[:, None] + torch.arange(block_size)  # (N, T)
     whole = torch.from_numpy(row.astype(np.int64))
@@ -122,7 +128,7 @@ def pack_documents(ends: Ids, block_size: int) -> np.ndarray:
     Raises ValueError where ends do not rise from above 0.
     """
     known, rows, start = check_ends(ends).tolist(), [], 0
-    check_size("block_size", block_size)
+    block_size = check_size("block_size", block_size)
     while start < known[-1]:
         i = bisect_right(known, start + block_size + 1)  # so many documents end within reach
         fits = i > 0 and known[i - 1] > start
@@ -143,10 +149,10 @@ class TokenDataset(Dataset):
     """
 
     def __init__(self, ids: Ids, block_size: int, stride: int | None = None, ends: Ids | None = None) -> None:
-        self.ids, self.block_size = check_row(ids), block_size
+        self.ids, self.block_size = check_row(ids), check_size("block_size", block_size)
         if ends is None:
             stride = block_size if stride is None else stride
-            check_windows(len(self.ids), block_size, stride)
+            block_size, stride = check_windows(len(self.ids), block_size, stride)
             self.starts: range | np.ndarray = range(0, len(self.ids) - block_size, stride)
             self.stops: range | np.ndarray = range(block_size + 1, len(self.ids) + 1, stride)
         else:
@@ -191,7 +197,7 @@ class BatchOrder:
         epochs: int | None = 1,
         drop_last: bool = False,
     ) -> None:
-        check_order(n, batch_size, seed, start_step, epochs, drop_last)
+        n, batch_size, seed, start_step, epochs = check_order(n, batch_size, seed, start_step, epochs, drop_last)
         self.n, self.batch_size, self.seed, self.start_step, self.epochs = n, batch_size, seed, start_step, epochs
         self.per_epoch = n // batch_size if drop_last else -(-n // batch_size)
 
@@ -227,7 +233,7 @@ def make_loader(
     begin, "fork", "spawn" or "forkserver"; None for the system's own. torch's global dice are left alone.
     Errors as of `BatchOrder`; ValueError for a start method that the system does not have.
     """
-    check_workers(num_workers, start_method)
+    num_workers = check_workers(num_workers, start_method)
     return DataLoader(
         dataset,
         batch_sampler=BatchOrder(len(dataset), batch_size, seed, start_step, epochs, drop_last),
@@ -242,12 +248,10 @@ def make_loader(
 
 
 def check_ids(ids: torch.Tensor, vocab_size: int) -> None:
-    """Raise TypeError or ValueError unless ids are whole numbers from 0 to vocab_size - 1 in a tensor.
-
-    Costs nothing under `torch.compile`, which checks nothing.
-    """
+    """Raise TypeError or ValueError unless ids are whole numbers from 0 to vocab_size - 1; nothing when compiling."""
     if torch.compiler.is_compiling():
         return
+    vocab_size = check_size("vocab_size", vocab_size)
     if not isinstance(ids, torch.Tensor):
         raise TypeError(f"ids must be a tensor, not {type(ids).__name__}; write torch.tensor(ids)")
     if ids.dtype not in (torch.int64, torch.int32):
@@ -266,12 +270,25 @@ def check_batch(batch: Any) -> Any:
     return batch
 
 
-def check_size(name: str, value: Any, least: int = 1) -> int:
-    if not hasattr(value, "__index__") or isinstance(value, bool):
-        raise TypeError(f"{name} must be a whole number, not {value!r}")
-    if operator.index(value) < least:
-        raise ValueError(f"{name} must be {least} or more, not {value}")
-    return operator.index(value)
+def check_size(name: str, value: Any, least: int | None = 1) -> int:
+    """The number as Python's own int, which does not overflow as NumPy's do: compute with this one."""
+    refused = isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool or getattr(value, "ndim", 0)
+    number: Any = None if refused else value
+    try:
+        size = operator.index(number)
+    except (TypeError, RuntimeError):  # RuntimeError: a tensor on "meta" has no number
+        raise TypeError(f"{name} must be a whole number, not {value!r}") from None
+    if least is not None and size < least:
+        raise ValueError(f"{name} must be {least} or more, not {size}")
+    return size
+
+
+def check_source(path: Any, separator: Any) -> None:
+    if not isinstance(separator, str):
+        raise TypeError(f"separator must be text as a str, not {separator!r}")
+    if not separator or "\r" in separator:
+        raise ValueError(f"{separator!r} parts no documents: write \\n for the end of a line, and no empty separator")
+    os.stat(path)
 
 
 def check_row(ids: Any, name: str = "ids") -> np.ndarray:
@@ -285,17 +302,19 @@ def check_row(ids: Any, name: str = "ids") -> np.ndarray:
         raise ValueError(f"{name} must be one row of whole numbers, not of {shape}; join documents first")
     if row.size and not np.issubdtype(row.dtype, np.integer):
         raise TypeError(f"{name} must be whole numbers, not of type {row.dtype}; encode text first")
+    if row.size and row.dtype.kind == "u" and row.dtype.itemsize == 8 and row.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} must fit into int64, and {row.max()} does not")
     return row
 
 
-def check_windows(n: int, block_size: int, stride: int) -> None:
-    check_size("block_size", block_size)
-    check_size("stride", stride)
+def check_windows(n: int, block_size: int, stride: int) -> tuple[int, int]:
+    block_size, stride = check_size("block_size", block_size), check_size("stride", stride)
     if n < block_size + 1:
         raise ValueError(
             f"{n} ids are too few for a window of block_size={block_size} with its targets, which needs "
             f"{block_size + 1}: give a longer text or a smaller block_size"
         )
+    return block_size, stride
 
 
 def check_ends(ends: Any) -> np.ndarray:
@@ -332,11 +351,10 @@ def check_index(i: int, n: int) -> int:
     return place % n
 
 
-def check_split(fraction: float, seed: int) -> None:
+def check_split(fraction: float, seed: int) -> tuple[float, int]:
     if not isinstance(fraction, Real) or isinstance(fraction, bool) or not 0 < fraction < 1:
         raise ValueError(f"fraction must lie between 0 and 1, such as 0.1 for a tenth, not {fraction!r}")
-    if not hasattr(seed, "__index__"):
-        raise TypeError(f"seed must be a whole number, not {seed!r}")
+    return float(fraction), check_size("seed", seed, None)
 
 
 def check_document(text: str, number: int) -> str:
@@ -347,9 +365,7 @@ def check_document(text: str, number: int) -> str:
 
 def check_sides(sides: tuple[list[str], list[str]], distinct: int, fraction: float, seed: int) -> None:
     if distinct < 2:
-        raise ValueError(
-            f"a split needs two different documents, but there are {distinct}: cut the text into documents"
-        )
+        raise ValueError(f"a split needs two different documents, but there are {distinct}: cut the text into more")
     for side, name in zip(sides, ("training", "validation"), strict=True):
         if not side:
             raise ValueError(
@@ -360,25 +376,23 @@ def check_sides(sides: tuple[list[str], list[str]], distinct: int, fraction: flo
 
 def check_order(
     n: int, batch_size: int, seed: int | None, start_step: int, epochs: int | None, drop_last: bool
-) -> None:
-    check_size("n", n)
-    check_size("batch_size", batch_size)
-    check_size("start_step", start_step, 0)
-    if seed is not None:
-        check_size("seed", seed, 0)
+) -> tuple[int, int, int | None, int, int | None]:
+    n, batch_size = check_size("n", n), check_size("batch_size", batch_size)
+    start_step = check_size("start_step", start_step, 0)
+    seed = None if seed is None else check_size("seed", seed, 0)
     if drop_last and n < batch_size:
         raise ValueError(f"drop_last leaves nothing of {n} items with batch_size={batch_size}: make it {n} or less")
     if epochs is not None:
-        check_size("epochs", epochs)
+        epochs = check_size("epochs", epochs)
         steps = epochs * (n // batch_size if drop_last else -(-n // batch_size))
         if start_step > steps:
-            raise ValueError(
-                f"start_step={start_step} lies beyond the {steps} steps of epochs={epochs}: give more epochs"
-            )
+            raise ValueError(f"{start_step=} lies beyond the {steps} steps of {epochs=}: give more epochs")
+    return n, batch_size, seed, start_step, epochs
 
 
-def check_workers(num_workers: int, start_method: str | None) -> None:
-    check_size("num_workers", num_workers, 0)
+def check_workers(num_workers: int, start_method: str | None) -> int:
+    num_workers = check_size("num_workers", num_workers, 0)
     known = multiprocessing.get_all_start_methods()
     if start_method is not None and start_method not in known:
         raise ValueError(f"start_method must be None or one of {', '.join(known)} on this system, not {start_method!r}")
+    return num_workers

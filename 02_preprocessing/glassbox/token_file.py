@@ -3,15 +3,15 @@
 A token file has four parts, one after the other, all numbers little-endian:
 
     4096 bytes   b"GLASSBOX", one line of JSON, spaces. The JSON holds the version of this format, the type of the ids,
-                 the size and the fingerprint of the vocabulary, the id that ends a document, and the counts of ids and
-                 documents; its SHA-256 follows it
+                 the size and the fingerprint of the vocabulary, the id that ends a document, the counts of ids and
+                 documents, and a hash of all their text; its SHA-256 follows it
     ids          of all documents, each closed by its end mark: uint16 or uint32
     0 to 7       bytes of zero, so that the next part begins at a multiple of 8
     ends         for each document one past its last id, counted from the first id of the file: uint64
 
 While a file is written it lies beside its place as `NAME.partial` (header's room and ids), `NAME.partial.ends` and
-`NAME.partial.json`, the journal: what was safe on the disk when it was last looked at. It gets its name when it is
-whole, so a file of that name is never half a file.
+`NAME.partial.json`, the journal: a header of what was safe on the disk when it was last looked at. It gets its name
+when it is whole, so a file of that name is never half a file.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Header = dict[str, Any]
 
 
 def write_tokens(
-    path: str | os.PathLike[str],
+    path: str | bytes | os.PathLike[Any],
     documents: Iterable[str | Iterable[str]],
     tokenizer: BPETokenizer,
     dtype: str | np.dtype[Any] | type | None = None,
@@ -66,10 +66,8 @@ def write_tokens(
     Raises FileExistsError where `path` exists; ValueError for a vocabulary without end mark, a dtype too small, a blank
     document (by number), no document, and a partial file of other arguments or in use; TypeError for anything but text.
     """
-    path = Path(os.path.abspath(path))
-    header = _plan(tokenizer, dtype)
-    check_size("checkpoint", checkpoint)
-    stream = _check_documents(documents)
+    path, header = Path(os.path.abspath(os.fsdecode(path))), _plan(tokenizer, dtype)
+    checkpoint, stream = check_size("checkpoint", checkpoint), _check_documents(documents)
     _check_free(path)
     with contextlib.ExitStack() as stack:
         writer = _Writer(path, header, stack)
@@ -113,9 +111,10 @@ class _Writer:
         """Go back to the last entry of the journal; without one to the start."""
         if self.journal.exists():
             try:
-                entry = json.loads(self.journal.read_bytes())
-                self.ids, self.documents, self.chain = (entry.pop(name) for name in ("ids", "documents", "chain"))
-            except (ValueError, KeyError, AttributeError) as error:
+                entry = _parse(self.journal.read_bytes())
+                self.ids, self.documents = (check_size(name, entry[name], 0) for name in ("ids", "documents"))
+                self.chain = entry["chain"]
+            except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"{self.journal} is damaged: delete it to start afresh") from error
             for name, value in self.header.items():
                 if (was := entry.get(name)) != value:
@@ -157,28 +156,29 @@ class _Writer:
         self._write(self.ends, self.ids.to_bytes(8, "little"))
         self.chain = digest.hexdigest()
 
-    def record(self) -> None:
-        """Make sure that all is on the disk, and only then say so in the journal."""
+    def record(self) -> bytes:
+        """Make sure that all is on the disk, and only then say so in the journal. Returns its header."""
         for file in (self.file, self.ends):
             os.fsync(file)
-        entry = {**self.header, "ids": self.ids, "documents": self.documents, "chain": self.chain}
+        entry = _pack({**self.header, "ids": self.ids, "documents": self.documents, "chain": self.chain})
         with FileIO(self.new, "w") as file:
-            self._write(file, json.dumps(entry).encode())
+            self._write(file, entry)
             os.fsync(file)
         os.replace(self.new, self.journal)
         self.safe = self.ids
+        return entry
 
     def finish(self) -> None:
         """Add what stands behind and before the ids, and give the file its name."""
         if not self.documents:
             raise ValueError("there is no document: a token file needs at least one")
-        self.record()
+        header = self.record()
         self._write(self.file, bytes(-self.ids * self.kind.itemsize % 8))
         self.ends.seek(0)
         while data := self.ends.read(BLOCK):
             self._write(self.file, data)
         self.file.seek(0)
-        self._write(self.file, _pack({**self.header, "ids": self.ids, "documents": self.documents}))
+        self._write(self.file, header)
         os.fsync(self.file)
         _check_free(self.path)
         if sys.platform == "win32":
@@ -192,13 +192,14 @@ def _plan(tokenizer: Vocabulary, dtype: Any) -> Header:
     if END not in _check_tokenizer(tokenizer).special_tokens:
         raise ValueError(f"the tokenizer has no special token {END!r} to close documents with: train it with one")
     size = tokenizer.vocab_size
-    name = (TYPES[0] if size <= 2**16 else TYPES[1]) if dtype is None else np.dtype(dtype).name
+    try:
+        name = TYPES[size > 2**16] if dtype is None else np.dtype(dtype).name
+    except TypeError:  # no type of NumPy's
+        name = repr(dtype)
     if name not in TYPES:
         raise ValueError(f"dtype must be {' or '.join(TYPES)}, not {name}")
     if (most := np.iinfo(name).max) < size - 1:
-        raise ValueError(
-            f"dtype {name} holds ids up to {most:,}, but this vocabulary's go up to {size - 1:,}: use uint32"
-        )
+        raise ValueError(f"{name} holds ids up to {most:,}, but this vocabulary's go up to {size - 1:,}: use uint32")
     end = tokenizer.special_tokens[END]
     return {"version": VERSION, "dtype": name, "vocab_size": size, "fingerprint": tokenizer.fingerprint, "end": end}
 
@@ -233,8 +234,10 @@ def _parts(document: Any, number: int, digest: Any) -> Iterator[str]:
 
 def _check_free(path: Path) -> None:
     if os.path.lexists(path):
-        _clear(path)  # a run may have been killed between its last two steps
-        raise FileExistsError(f"{path} exists: open it with TokenFile, or delete it first to write it anew")
+        if not os.path.lexists(_beside(path)[0]):
+            _clear(path)  # a run was killed between its last two steps; while its ids lie there, it can still go on
+        what = "exists: open it with TokenFile, or delete it first to write it anew"
+        raise FileExistsError(f"{path} {'is a folder: give the path of a file in it' if path.is_dir() else what}")
 
 
 def _beside(path: Path) -> list[Path]:
@@ -274,21 +277,26 @@ def _pack(header: Header) -> bytes:
     return (MAGIC + line + b" " + hashlib.sha256(line).hexdigest().encode()).ljust(ROOM)
 
 
+def _parse(data: bytes) -> Header:
+    """What `_pack` packed; an empty dict where it is not as it was."""
+    line, _, digest = data[len(MAGIC) :].rstrip().rpartition(b" ")
+    return json.loads(line) if hashlib.sha256(line).hexdigest().encode() == digest else {}
+
+
 def _unpack(path: Path) -> Header:
     """The header of a token file. Raises ValueError naming what is wrong with the file."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give the path of a token file in it")
     with open(path, "rb") as file:
         start, size = file.read(ROOM), os.fstat(file.fileno()).st_size
-    line, _, digest = start[len(MAGIC) :].rstrip().rpartition(b" ")
     header, fault = {}, None
-    if not start:
-        fault = "is empty"
-    elif not start.startswith(MAGIC):
-        fault = f"is no token file (it begins with {start[:8]!r})"
+    if not start.startswith(MAGIC):
+        fault = f"is no token file (it begins with {start[:8]!r})" if start else "is empty"
     elif len(start) < ROOM:
         fault = f"is truncated: {ROOM - len(start):,} bytes of its header and all ids are missing"
-    elif hashlib.sha256(line).hexdigest().encode() != digest:
+    elif not (header := _parse(start)):
         fault = "is damaged: its header is not what was written"
-    elif (header := json.loads(line))["version"] != VERSION:
+    elif header["version"] != VERSION:
         fault = f"is of version {header['version']} of the format, and only version {VERSION} is read here"
     elif (more := size - _places(header)[-1]) < 0:
         fault = f"is truncated: {-more:,} of its {size - more:,} bytes are missing"
@@ -316,15 +324,16 @@ def _kind(header: Header) -> np.dtype[Any]:
 class TokenFile:
     """A token file, mapped into memory: only what is looked at is read from the disk.
 
-    The tokenizer must be the one that the file was written with. Raises FileNotFoundError where there is no file;
-    ValueError for another tokenizer, and for a file that is no token file, truncated, damaged or of another version.
-    `len` counts ids. A token file, its `ids`, its `ends` and slices of them are pickled as the file's path, and opened
-    again by whoever gets them.
+    ids: all ids of the file, end marks included, (N,) uint16 or uint32. ends: one past the last id of each document,
+    (documents,) uint64. Both are read-only, `len` counts ids. The tokenizer must be the one of the file. Raises
+    FileNotFoundError where there is no file; ValueError for another tokenizer, and for a file that is no token file,
+    truncated, damaged or of another version. A token file, its `ids`, its `ends` and slices of them are pickled as the
+    file's path, and opened again by whoever gets them.
     """
 
-    def __init__(self, path: str | os.PathLike[str], tokenizer: Vocabulary) -> None:
+    def __init__(self, path: str | bytes | os.PathLike[Any], tokenizer: Vocabulary) -> None:
         ours = _check_tokenizer(tokenizer).fingerprint
-        self._open(Path(os.path.abspath(path)))
+        self._open(Path(os.path.abspath(os.fsdecode(path))))
         if (known := self.header["fingerprint"]) != ours:
             raise ValueError(
                 f"{self.path} was written with another vocabulary ({self.header['vocab_size']:,} tokens, fingerprint "
@@ -336,32 +345,22 @@ class TokenFile:
         self.path, self.header = path, _unpack(path)
         ends = np.memmap(path, "<u8", "r", _places(self.header)[0], (self.header["documents"],))
         ids = np.memmap(path, _kind(self.header), "r", ROOM, (self.header["ids"],))
-        self._ids, self._ends = (part.view(_Mapped) for part in (ids, ends))
-        for part, name in ((self._ids, "_ids"), (self._ends, "_ends")):
-            part.source = (str(path), self.header, name, part.ctypes.data, len(part))
-
-    @property
-    def ids(self) -> np.ndarray:
-        """All ids of the file, end marks included: (N,) uint16 or uint32, read-only."""
-        return self._ids
-
-    @property
-    def ends(self) -> np.ndarray:
-        """One past the last id of each document: (documents,) uint64, read-only."""
-        return self._ends
+        self.ids, self.ends = (part.view(_Mapped) for part in (ids, ends))
+        for part, name in ((self.ids, "ids"), (self.ends, "ends")):
+            part.source = (str(path), self.header, name, part.ctypes.data, len(part), part.dtype)
 
     @property
     def documents(self) -> int:
         """How many documents the file holds."""
-        return len(self._ends)
+        return len(self.ends)
 
     def document(self, i: int) -> np.ndarray:
         """Return the ids of document i, its end mark included. Raises IndexError where there is none."""
         i = check_index(i, self.documents)
-        return self._ids[int(self._ends[i - 1]) if i else 0 : int(self._ends[i])]
+        return self.ids[int(self.ends[i - 1]) if i else 0 : int(self.ends[i])]
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self.ids)
 
     def __repr__(self) -> str:
         name, documents, dtype = self.path.name, self.documents, self.header["dtype"]
@@ -374,16 +373,16 @@ class TokenFile:
 class _Mapped(np.ndarray):
     """Ids or ends of a token file, or a slice of them. Pickled it is the file's path and the slice's place."""
 
-    source: tuple[str, Header, str, int, int] | None = None
+    source: tuple[str, Header, str, int, int, np.dtype[Any]] | None = None
 
     def __array_finalize__(self, obj: Any) -> None:
         self.source = getattr(obj, "source", None)
 
     def __reduce__(self) -> Any:
         if self.source and self.ndim == 1 and self.strides == (self.itemsize,):
-            path, header, name, address, length = self.source
-            start = (self.ctypes.data - address) // self.itemsize
-            if 0 <= start <= length - len(self):
+            path, header, name, address, length, kind = self.source
+            start, rest = divmod(self.ctypes.data - address, kind.itemsize)
+            if self.dtype == kind and not rest and 0 <= start <= length - len(self):
                 return _slice_again, (path, header, name, start, start + len(self))
         return np.array(self).__reduce__()  # numbers made from the file's: they travel themselves
 
