@@ -129,7 +129,7 @@ def _cells(ax: Axes, rows: int, columns: int) -> None:
 def cost(lengths: Sequence[int], seconds: Mapping[str, Sequence[float]], kept: Mapping[str, Sequence[int]]) -> None:
     """Time, and memory kept for the backward pass, against the number of tokens, on logarithmic axes."""
     _, axes = plt.subplots(1, 2, figsize=(6.9, 3.6))
-    parts = ((axes[0], seconds, 1.0, "time (s)"), (axes[1], kept, 1e6, "kept for the way back (MB)"))
+    parts = ((axes[0], seconds, 1.0, "processor time (s)"), (axes[1], kept, 1e6, "kept for the way back (MB)"))
     for ax, curves, unit, label in parts:
         for (name, values), colour, style in zip(curves.items(), HUES, ("o-", "s-", "D--"), strict=False):
             ax.plot(lengths, np.array(values) / unit, style, ms=4, color=colour, label=name)

@@ -1,9 +1,9 @@
 """The cloakroom: how far back can a network remember, and which kind of network?
 
 On a slow evening 16 guests come to a cloakroom, each once, at some of 104 rows of its book; in all other rows nobody
-comes. In every row somebody also asks for what a guest has handed in, and the network has to name it. Questions about
-what is near and what is far are about as frequent on a logarithmic scale. What is handed in is drawn by dice, so only
-memory helps: who has none is right in one of eight cases.
+comes. In every row after the first guest's somebody also asks for what a guest has handed in, and the network has to
+name it. Questions about near and far guests are mixed on a logarithmic scale, the farthest being the rarest. What is
+handed in is drawn by dice, so only memory helps: who has none is right in one of eight cases.
 
 `RecallModel` is the same for all three kinds of network but for its middle part, the mixer, which is all that carries
 anything from one row to another. Letters: B evenings, T rows, C numbers for each row.
