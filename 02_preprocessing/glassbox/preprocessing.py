@@ -217,6 +217,11 @@ class BatchOrder:
             skipped = 0
 
 
+def whole_batch(batch: Any) -> Any:
+    """The batch as it is, made already by `__getitems__`; a function with a name, because workers get it by name."""
+    return batch
+
+
 def make_loader(
     dataset: TokenDataset,
     batch_size: int,
@@ -237,7 +242,7 @@ def make_loader(
     return DataLoader(
         dataset,
         batch_sampler=BatchOrder(len(dataset), batch_size, seed, start_step, epochs, drop_last),
-        collate_fn=check_batch,  # `__getitems__` has made the batch already
+        collate_fn=whole_batch,
         num_workers=num_workers,
         multiprocessing_context=start_method if num_workers else None,
         generator=torch.Generator(),  # else each epoch would draw from the global one
@@ -263,11 +268,6 @@ def check_ids(ids: torch.Tensor, vocab_size: int) -> None:
                 f"id {low if low < 0 else high} is outside 0 to {vocab_size - 1}: use the model's own tokenizer, whose "
                 f"vocab_size is {vocab_size}{', and leave padding and IGNORE to the targets' * (low < 0)}"
             )
-
-
-def check_batch(batch: Any) -> Any:
-    """The batch as it is; a function with a name, because workers get it by name."""
-    return batch
 
 
 def check_size(name: str, value: Any, least: int | None = 1) -> int:

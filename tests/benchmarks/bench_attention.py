@@ -49,36 +49,19 @@ def kernels(smoke: bool) -> list[Case]:
     def both(side: Callable[..., torch.Tensor], **arguments: Any) -> Callable[[], Sequence[torch.Tensor]]:
         return lambda: torch.autograd.grad(side(q, k, v, **arguments), (q, k, v), gradient)
 
-    sdpa, causal = F.scaled_dot_product_attention, {"is_causal": True}
-    size, third = f"T={T:,}, 4 heads of 64", 1 / 3
+    def case(what: str, ours: Callable[[], Any], peer: Callable[[], Any], name: str, goal: float | None) -> Case:
+        return Case(f"{what}, T={T:,}, 4 heads of 64", ours, peer, name, goal, close)
+
+    sdpa, tiled, causal, third = F.scaled_dot_product_attention, flash_attention, {"is_causal": True}, 1 / 3
+    there, back = "flash_attention forward", "flash_attention forward and backward, causal"
+    plain = both(attention, mask=causal_mask(T))
     return [
-        Case(f"attention forward, {size}", forward(attention), forward(sdpa), SDPA, same=close),
-        Case(f"flash_attention forward, {size}", forward(flash_attention), forward(sdpa), SDPA, third, close),
-        Case(f"flash_attention forward, {size}", forward(flash_attention), forward(attention), "attention", 1.0, close),
-        Case(
-            f"flash_attention forward, causal, {size}",
-            forward(flash_attention, **causal),
-            forward(sdpa, **causal),
-            SDPA,
-            third,
-            close,
-        ),
-        Case(
-            f"flash_attention forward and backward, causal, {size}",
-            both(flash_attention, **causal),
-            both(sdpa, **causal),
-            SDPA,
-            third,
-            close,
-        ),
-        Case(
-            f"flash_attention forward and backward, causal, {size}",
-            both(flash_attention, **causal),
-            both(attention, mask=causal_mask(T)),
-            "attention",
-            1.0,
-            close,
-        ),
+        case("attention forward", forward(attention), forward(sdpa), SDPA, None),
+        case(there, forward(tiled), forward(sdpa), SDPA, third),
+        case(there, forward(tiled), forward(attention), "attention", 1.0),
+        case(f"{there}, causal", forward(tiled, **causal), forward(sdpa, **causal), SDPA, third),
+        case(back, both(tiled, **causal), both(sdpa, **causal), SDPA, third),
+        case(back, both(tiled, **causal), plain, "attention", 1.0),
     ]
 
 
