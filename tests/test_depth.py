@@ -252,3 +252,32 @@ def test_the_script_has_a_short_form(capsys: pytest.CaptureFixture[str], monkeyp
     monkeypatch.setattr(norm_order, "write", lambda curves: pytest.fail("the short form writes a table"))
     norm_order.main(["--smoke"])
     assert capsys.readouterr().out.count("last") == 4
+
+
+# --- what an attacker found ---
+
+
+def test_the_effect_of_a_step_is_that_of_the_step_alone() -> None:
+    model, (ids, targets) = build(GPTConfig(**{**vars(SMALL), "dropout": 0.5}), "pre"), batch(SMALL)
+    assert model.training
+    assert step_effect(model, ids, targets, lr=0) == 0
+    with torch.no_grad():
+        assert step_effect(model, ids, targets.int()) == pytest.approx(step_effect(model, ids, targets))
+    assert model.training
+
+
+def test_gradients_are_measured_where_the_caller_wants_none_and_refused_where_a_block_is_frozen() -> None:
+    model, (ids, targets) = build(SMALL, "post"), batch(SMALL)
+    found = gradient_norms(model, ids, targets)
+    with torch.no_grad():
+        assert gradient_norms(model, ids, targets.int()) == found
+    model.h[1].requires_grad_(False)
+    for measure in (gradient_norms, step_effect):
+        with pytest.raises(ValueError, match="a block is frozen"):
+            measure(model, ids, targets)
+
+
+@pytest.mark.parametrize(("order", "seed"), [("pre", 1.5), ("pre", True), ("pre", 2**70), ("pre", -1), (["pre"], 0)])
+def test_an_order_and_a_seed_that_are_none_are_refused(order: Any, seed: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"seed|order"):
+        build(SMALL, order, seed)

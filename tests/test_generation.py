@@ -16,7 +16,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from glassbox.attention import KVCache
-from glassbox.generation import FewRows, evaluating, generate, generate_each, greedy, stream_tokens
+from glassbox.generation import FewRows, evaluating, few_rows, generate, generate_each, greedy, stream_tokens
 from glassbox.gpt2 import GPT, GPTConfig
 from hypothesis import given
 from hypothesis import strategies as st
@@ -257,7 +257,9 @@ def test_writing_drops_nothing_and_leaves_the_modes_as_they_were(mixed: GPT) -> 
     assert modes(mixed) == before  # also between two steps
     other = stream_tokens(mixed, ids, 8)
     assert all(torch.equal(a, b) for a, b in zip(steps, [*other][1:], strict=True))  # two at once
-    del steps
+    abandoned: Any = stream_tokens(mixed, ids, 8)
+    next(abandoned)
+    abandoned.close()
     assert modes(mixed) == before
     mixed.eval()
     assert torch.equal(generate(mixed, ids, 8), found)
@@ -291,7 +293,14 @@ def test_it_writes_under_any_mode_of_autograd_and_wants_no_gradients() -> None:
     assert torch.is_grad_enabled()
     for _ in stream_tokens(model, ids, 2):
         assert torch.is_grad_enabled()  # the caller's own
-    assert all(parameter.grad is None for parameter in model.parameters())
+
+    def looks(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        assert not logits.requires_grad
+        assert not torch.is_grad_enabled()
+        assert model.training  # the step is over: the model is in the caller's mode
+        return greedy(logits, ids)
+
+    assert torch.equal(generate(model, ids, 6, looks), found)
     with torch.autocast("cpu", torch.bfloat16):
         assert generate(GPT(CONFIG), ids, 6).shape == (2, 10)
 
@@ -415,3 +424,92 @@ def test_scores_that_are_no_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match="logits hold NaN: its weights are damaged or its training diverged"):
         generate(model, batch(CONFIGS[1], 1, 2), 3)
     assert model.training
+
+
+# --- what an attacker found ---
+
+
+def test_a_choose_may_use_its_buffer_again_and_write_into_what_it_gets() -> None:
+    ids = batch(CONFIG, 2, 4)
+    found, kept, buffer = generate(MODEL, ids, 12), ids.clone(), torch.zeros(2, dtype=torch.int64)
+
+    def reuses(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        return buffer.copy_(greedy(logits, ids))
+
+    def scribbles(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        chosen = greedy(logits, ids)
+        logits.zero_()
+        ids.zero_()
+        return chosen
+
+    assert torch.equal(generate(MODEL, ids, 12, reuses), found)
+    assert torch.equal(torch.stack([*stream_tokens(MODEL, ids, 12, reuses)], dim=1), found[:, 4:])
+    assert torch.equal(generate(MODEL, ids, 12, scribbles)[:, 4:], found[:, 4:])
+    assert torch.equal(ids, kept)
+
+
+def test_an_interrupt_while_the_modes_change_leaves_no_part_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = GPT(CONFIG)
+    monkeypatch.setattr(model.h[1].mlp, "train", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        generate(model, batch(CONFIG, 1, 3), 2)
+    assert all(modes(model))
+
+
+def test_no_more_work_than_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head reads one row a text, the caches have room for prompt and answer, and what is over stops."""
+    rows: list[tuple[int, ...]] = []
+    rooms: list[int | None] = []
+    head, new_caches = GPT.head, GPT.new_caches
+
+    def watched_head(self: GPT, x: torch.Tensor) -> torch.Tensor:
+        rows.append(tuple(x.shape))
+        return head(self, x)
+
+    def watched_caches(self: GPT, length: int | None = None) -> list[KVCache]:
+        rooms.append(length)
+        return new_caches(self, length)
+
+    monkeypatch.setattr(GPT, "head", watched_head)
+    monkeypatch.setattr(GPT, "new_caches", watched_caches)
+    ids = batch(CONFIG, 3, 7)
+    generate(MODEL, ids, 5)
+    assert rows == [(3, 16)] * 5
+    assert rooms == [12]
+    texts = generate_each(MODEL, [[1, 2, 3], [4, 5, 6, 7, 8]], 6)
+    rows.clear()
+    assert generate_each(MODEL, [[1, 2, 3]], 6, end=texts[0][4]) == [texts[0][: texts[0].index(texts[0][4], 3) + 1]]
+    assert len(rows) == texts[0].index(texts[0][4], 3) - 2
+
+
+def test_few_rows_are_multiplied_from_the_weights_side() -> None:
+    assert [isinstance(few_rows(torch.zeros(n, 1)), FewRows) for n in (1, 3, 4, 64, 65)] == [0, 0, 1, 1, 0]
+    products: list[str] = []
+
+    class Watch(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            products.append(func.__name__)
+            return func(*args, **(kwargs or {}))
+
+    for B in (1, 8):
+        products.clear()
+        with Watch():
+            generate(MODEL, batch(CONFIG, B, 1), 3)
+        assert ("addmm" in products) == (B == 8)
+    with FewRows():
+        for x, weight in ((torch.ones(8, 3), torch.ones(3)), (torch.ones(8, 0), torch.ones(2, 0))):
+            assert F.linear(x, weight).shape == x.shape[:1] + weight.shape[:-1]
+        assert torch.equal(F.linear(torch.ones(8, 3), torch.ones(2, 3), torch.ones(1)), torch.full((8, 2), 4.0))
+
+
+def test_a_model_without_numbers_is_refused() -> None:
+    with torch.device("meta"):
+        model, ids = GPT(CONFIG), torch.zeros(1, 3, dtype=torch.int64)
+    with pytest.raises(ValueError, match="on meta and has no numbers"):
+        generate(model, ids, 2)
+
+
+def test_double_precision_writes_under_autocast() -> None:
+    ids = batch(CONFIG, 2, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(generate(MODEL, ids, 6), generate(MODEL, ids, 6, cached=False))

@@ -125,8 +125,7 @@ def test_logits_loss_and_gradients_are_transformers(config: GPTConfig, attention
             model.zero_grad()
             loss.backward()
         assert apart(gradients_of(ours), renamed(gradients_of(theirs), config)) <= GRADIENTS[dtype]
-        if not config.tied:
-            assert ours.lm_head is not None
+        assert (ours.lm_head is None) == config.tied == ("lm_head.weight" not in gradients_of(ours))
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
@@ -493,3 +492,60 @@ def test_the_model_is_one_graph_for_the_compiler(backend: str) -> None:
         )
         assert furthest([found], [model(ids)]) <= 1e-12
     torch._dynamo.reset()
+
+
+def test_the_four_sizes_are_those_of_openai() -> None:
+    """Layers and width: Radford and others (2019), table 2. Heads: the released models' hparams.json; all are of 64."""
+    sizes = {
+        "gpt2": (12, 12, 768),
+        "gpt2-medium": (24, 16, 1024),
+        "gpt2-large": (36, 20, 1280),
+        "gpt2-xl": (48, 25, 1600),
+    }
+    for name, found in sizes.items():
+        config = GPTConfig.preset(name)
+        assert (config.n_layer, config.n_head, config.n_embd) == found
+        assert (config.vocab_size, config.block_size, config.n_embd // config.n_head, config.tied) == (
+            50257,
+            1024,
+            64,
+            True,
+        )
+
+
+@pytest.mark.parametrize("wrong", ["gpt2", {"n_layer": 2}, None, 3])
+def test_what_is_no_configuration_is_refused(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"GPTConfig\.preset\('gpt2'\)"):
+        GPT(wrong)
+    with pytest.raises(ValueError, match="there is no model called"):
+        GPTConfig.preset([wrong])  # pyright: ignore[reportArgumentType]
+
+
+def test_sizes_of_an_mlp_do_not_overflow() -> None:
+    assert MLP(np.uint8(100)).c_fc.out_features == 400  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="n_embd must be 1 or more, not 0"):
+        MLP(0)
+    with pytest.raises(TypeError, match="dropout"):
+        MLP(8, "a")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_compiled_model_refuses_caches_that_do_not_belong_together() -> None:
+    model, ids = GPT(CONFIGS[1]), batch(CONFIGS[1], 2, 6)
+    compiled: Any = torch.compile(model, backend="eager")
+    torch.compiler.reset()
+    with torch.no_grad():
+        caches = model.new_caches()
+        first = compiled(ids[:, :5], caches)
+        caches[1].reset()
+        for wrong in (caches, [], caches[:1]):
+            with pytest.raises(ValueError, match="caches"):
+                compiled(ids[:, 5:], wrong)
+        assert caches[0].length == 5
+        assert torch.allclose(first, model(ids[:, :5]), atol=1e-5)
+
+
+def test_caches_are_refused_where_a_block_learns_and_the_table_does_not() -> None:
+    model = GPT(CONFIGS[1])
+    model.wte.requires_grad_(False)
+    with pytest.raises(ValueError, match="caches keep no gradients"):
+        model(batch(CONFIGS[1], 1, 3), model.new_caches())

@@ -127,6 +127,7 @@ def test_rms_norm_is_torchs_and_llamas(shape: tuple[int, ...], eps: float) -> No
     llama = LlamaRMSNorm(shape[-1], eps).double()
     with torch.no_grad():
         llama.weight.copy_(weight)
+    assert torch.equal(rms_norm(x, weight), rms_norm(x, weight, 1e-6))  # Llama's
     assert furthest([rms_norm(x, weight, eps)], [theirs]) <= EXACT
     rounded = llama(x.float()).double()  # transformers computes it in float32, whatever comes
     assert furthest([rms_norm(x, weight, eps)], [rounded]) <= 1e-4

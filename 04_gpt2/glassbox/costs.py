@@ -1,7 +1,7 @@
 """What a model costs, from its sizes alone: parameters, operations, bytes. And how to measure the bytes.
 
-Letters: B texts, T tokens each, C = n_embd, V vocabulary, L = n_layer. A multiplication and an addition are two
-floating point operations (FLOPs).
+Letters: B texts, T tokens each, P = block_size positions, C = n_embd, V vocabulary, L = n_layer. A multiplication and
+an addition are two floating point operations (FLOPs).
 
 Sources: Kaplan et al., Scaling Laws for Neural Language Models (2020), for the count of operations; Korthikanti et al.,
 Reducing Activation Recomputation in Large Transformer Models (2022), for the activations.
@@ -29,20 +29,20 @@ __all__ = [
 
 def count_parameters(config: GPTConfig) -> int:
     """How many numbers a model of this configuration learns; a tied head counts once."""
-    V, T, L, C = config.vocab_size, config.block_size, config.n_layer, config.n_embd
+    V, P, L, C = config.vocab_size, config.block_size, config.n_layer, config.n_embd
     attention = 4 * C * C + 4 * C  # c_attn: C to 3C, c_proj: C to C, each with its biases
     mlp = 8 * C * C + 5 * C  # c_fc: C to 4C, c_proj: 4C to C
     norm = 2 * C
     head = 0 if config.tied else V * C
-    return V * C + T * C + L * (attention + mlp + 2 * norm) + norm + head
+    return V * C + P * C + L * (attention + mlp + 2 * norm) + norm + head
 
 
 def parameter_parts(config: GPTConfig) -> dict[str, int]:
     """The same numbers by the part of the model that they belong to; together they are `count_parameters`."""
-    V, T, L, C = config.vocab_size, config.block_size, config.n_layer, config.n_embd
+    V, P, L, C = config.vocab_size, config.block_size, config.n_layer, config.n_embd
     return {
         "wte": V * C,
-        "wpe": T * C,
+        "wpe": P * C,
         "attn": L * (4 * C * C + 4 * C),
         "mlp": L * (8 * C * C + 5 * C),
         "ln": (2 * L + 1) * 2 * C,
@@ -74,7 +74,9 @@ def activation_bytes(config: GPTConfig, B: int, T: int, itemsize: int = 4) -> in
     """
     B, T = check_batch(config, B, T)
     C, V = config.n_embd, config.vocab_size
-    block = 16 * C + config.n_head + 2 * 2
+    streams, copies, mlp = 2 * C, 2 * C, 8 * C  # before and after each normalisation; before and after GELU
+    attention = 3 * C + C + config.n_head  # q, k, v; the result; a number for each head
+    block = streams + copies + attention + mlp + 2 * 2  # and two numbers for each normalisation
     numbers = B * T * (config.n_layer * block + 2 * C + 2 + V) + 1
     ids = 2 * B * T + T  # inputs, targets, positions
     return check_size("itemsize", itemsize) * numbers + 8 * ids
@@ -95,7 +97,7 @@ def saved_bytes(call: Callable[[], Any], without: Iterable[torch.Tensor] = ()) -
     """Bytes of all tensors that autograd keeps while `call` runs, each piece of memory once.
 
     `call` returns what hangs on the graph, such as the loss. `without`: tensors that are kept anyway and do not count,
-    such as the model's parameters.
+    such as the model's parameters. Tensors on meta take no memory and count for nothing.
     """
     known = {tensor.untyped_storage().data_ptr() for tensor in without}
     kept: dict[int, int] = {}

@@ -59,7 +59,7 @@ def build(config: GPTConfig, order: str, seed: int = 0, start: Callable[[GPT], N
     start: what draws the first numbers; the same seed draws the same for both orders. The post-norm model has no ln_f,
     since the ln_2 of the last block stands in its place already. ValueError for another order.
     """
-    check_order(order)
+    seed = check_build(order, seed)
     model = GPT(config)
     if order == "post":
         model.h = nn.ModuleList(PostBlock(config) for _ in model.h)
@@ -69,6 +69,7 @@ def build(config: GPTConfig, order: str, seed: int = 0, start: Callable[[GPT], N
     return model
 
 
+@torch.enable_grad()
 def gradient_norms(model: GPT, ids: torch.Tensor, targets: torch.Tensor) -> list[float]:
     """The length of the loss's gradient in each block, all the block's parameters taken together: L numbers.
 
@@ -76,12 +77,13 @@ def gradient_norms(model: GPT, ids: torch.Tensor, targets: torch.Tensor) -> list
     and ValueError where they are not as many as the ids.
     """
     check_targets(model, ids, targets)
-    loss = F.cross_entropy(model(ids).flatten(0, 1), targets.flatten())
+    loss = F.cross_entropy(model(ids).flatten(0, 1), targets.flatten().long())
     blocks = [list(block.parameters()) for block in model.h]
     found = iter(torch.autograd.grad(loss, [p for block in blocks for p in block]))
     return [math.hypot(*(next(found).norm().item() for _ in block)) for block in blocks]
 
 
+@torch.enable_grad()
 def step_effect(model: GPT, ids: torch.Tensor, targets: torch.Tensor, lr: float = 1e-5) -> float:
     """How far the blocks' first step of Adam moves the features, measured by their own size. The model stays as it is.
 
@@ -89,15 +91,17 @@ def step_effect(model: GPT, ids: torch.Tensor, targets: torch.Tensor, lr: float 
     of gradient_norms, and TypeError or ValueError for lr. Source of the idea: Liu et al. (2020).
     """
     check_targets(model, ids, targets)
-    moved = copy.deepcopy(model)
+    fixed = copy.deepcopy(model).eval()  # no dropout, whose dice would move the features too
+    moved = copy.deepcopy(fixed)
     optimiser = torch.optim.Adam(moved.h.parameters(), check_number("lr", lr), fused=True)
-    F.cross_entropy(moved(ids).flatten(0, 1), targets.flatten()).backward()
+    F.cross_entropy(moved(ids).flatten(0, 1), targets.flatten().long()).backward()
     optimiser.step()
     with torch.no_grad():
-        before, after = model.features(ids), moved.features(ids)
+        before, after = fixed.features(ids), moved.features(ids)
     return ((after - before).norm() / before.norm()).item()
 
 
+@torch.enable_grad()
 def train_short(
     model: GPT, ids: Ids, lr: float, warmup: int = 0, steps: int = 300, batch_size: int = 8, seed: int = 0
 ) -> list[float]:
@@ -123,16 +127,22 @@ def train_short(
 # --- what is refused ---
 
 
-def check_order(order: Any) -> None:
-    """ValueError unless it is one of the two orders."""
-    if order not in ("pre", "post"):
+def check_build(order: Any, seed: Any) -> int:
+    """The seed as an int of 64 bits. ValueError for it, and unless the order is one of the two."""
+    if not isinstance(order, str) or order not in ("pre", "post"):
         raise ValueError(f'order must be "pre" or "post", not {order!r}')
+    seed = check_size("seed", seed, 0)
+    if seed >= 2**64:
+        raise ValueError(f"seed must be below 2 ** 64, not {seed}")
+    return seed
 
 
 def check_targets(model: GPT, ids: torch.Tensor, targets: torch.Tensor) -> None:
     """Errors unless the model can take the ids, and there is one known target for each of them."""
     check_call(model, ids)
     check_ids(targets, model.config.vocab_size)
+    if not all(parameter.requires_grad for parameter in model.h.parameters()):
+        raise ValueError("a block is frozen, so no gradient arrives there: call model.requires_grad_() first")
     if targets.shape != ids.shape:
         raise ValueError(f"targets have the shape {tuple(targets.shape)}, ids {tuple(ids.shape)}: give one for each id")
 

@@ -12,7 +12,7 @@ Letters: B batch, T time, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ from torch.overrides import TorchFunctionMode
 
 __all__ = ["Choose", "evaluating", "generate", "generate_each", "greedy", "stream_tokens"]
 
+ROWS = 4, 64  # for so many rows a product that begins with the weights was measured to be faster
+
 Choose = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -35,32 +37,18 @@ def greedy(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Dropout off inside the `with`; afterwards each part is in the mode it was in, also after an error."""
+    """Dropout off inside the `with`; afterwards each part is in the mode it was in, also after an error.
+
+    For one thread at a time: where several share a model, call model.eval() first.
+    """
     training = [module for module in model.modules() if module.training]
-    if training:
-        model.eval()
     try:
+        if training:
+            model.eval()
         yield
     finally:
         for module in training:
             module.training = True
-
-
-class FewRows(TorchFunctionMode):
-    """Inside the `with`, a linear layer of 4 to 64 rows on a CPU is W xᵀ and not x Wᵀ: the same numbers, sooner.
-
-    The next tokens of B texts are B rows. All the weights are read for them, and of the two ways that a CPU's library
-    has for the product, the one that starts from W reads them faster.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.linear and not kwargs and args[0].device.type == "cpu":
-            x, weight, bias = args if len(args) == 3 else (*args, None)
-            rows = x.reshape(-1, x.shape[-1])
-            if 4 <= len(rows) <= 64:
-                y = weight @ rows.T if bias is None else torch.addmm(bias[:, None], weight, rows.T)  # (out, rows)
-                return y.T.contiguous().view(*x.shape[:-1], len(weight))
-        return func(*args, **(kwargs or {}))
 
 
 @torch.no_grad()
@@ -70,17 +58,17 @@ def stream_tokens(
     """Yield the next ids (B,) of the texts (B, T), n times; the caller may stop before.
 
     With the cache each token is computed once; without it (`cached=False`) every step reads the whole text again, and
-    the tokens are the same. Between two steps the model is in the caller's mode. Errors as of `generate`, at the first
-    step.
+    the scores are the same, up to rounding. The model is asked for its `features` and its `head`, and between two steps
+    it is in the caller's mode. Errors as of `generate`, at the first step.
     """
     n = check_prompt(model, ids, n, choose)
     caches = model.new_caches(ids.shape[1] + n) if cached else None
-    new = ids
+    ids = new = ids.clone()  # whatever `choose` does to them, the caller's own stay as they are
     for _ in range(n):
-        with evaluating(model), FewRows() if 4 <= new.numel() <= 64 else nullcontext():
+        with evaluating(model), few_rows(new):
             features = model.features(new if cached else ids, caches)
             logits = check_logits(model.head(features[:, -1]))  # (B, V)
-        chosen = check_chosen(choose(logits, ids), ids, model.config.vocab_size)  # (B,)
+        chosen = check_chosen(choose(logits, ids), ids, model.config.vocab_size).clone()  # (B,)
         ids = torch.cat([ids, chosen[:, None]], dim=1)
         new = ids[:, -1:]
         yield chosen
@@ -115,7 +103,8 @@ def generate_each(
     """Prompts of unequal lengths, each with up to n new ids (to `end`, included): what each would get alone.
 
     Nothing is padded. The texts advance together from the end of the shortest prompt on, and where a prompt still has
-    a token of its own, that one is taken in place of the chosen one. Errors as of `generate`, and for no prompts.
+    a token of its own, that one is taken in place of the chosen one. (A `choose` with dice throws them there too, so it
+    may choose otherwise than alone.) Errors as of `generate`, and for no prompts.
     """
     rows, n = check_prompts(model, prompts, n, choose)
     end = check_end(end, model.config.vocab_size)
@@ -139,6 +128,33 @@ def generate_each(
     return texts
 
 
+# --- what is faster ---
+
+
+class FewRows(TorchFunctionMode):
+    """Inside the `with`, a linear layer of 4 to 64 rows on a CPU is W xᵀ and not x Wᵀ: the same numbers, sooner.
+
+    The next tokens of B texts are B rows. All the weights are read for them, and of the two ways that a CPU's library
+    has for the product, the one that starts from W reads them faster.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.linear and not types and not kwargs and args[0].device.type == "cpu":  # types: of subclasses
+            x, weight, bias = args if len(args) == 3 else (*args, None)
+            few, many = (limit * x.shape[-1] for limit in ROWS)
+            if weight.ndim == 2 and (bias is None or bias.ndim == 1) and 0 < few <= x.numel() <= many:
+                rows = x.reshape(-1, x.shape[-1])
+                y = weight @ rows.T if bias is None else torch.addmm(bias[:, None], weight, rows.T)  # (out, rows)
+                return y.T.contiguous().view(*x.shape[:-1], len(weight))
+        return func(*args, **(kwargs or {}))
+
+
+def few_rows(ids: torch.Tensor) -> AbstractContextManager[Any]:
+    """What makes one step for these new ids faster, where that is known: `FewRows`, or nothing."""
+    few, many = ROWS
+    return FewRows() if few <= ids.numel() <= many else nullcontext()
+
+
 # --- what is refused ---
 
 
@@ -150,6 +166,8 @@ def check_prompt(model: GPT, ids: torch.Tensor, n: int, choose: Choose) -> int:
             "generate_each for lists of unequal lengths"
         )
     check_call(model, ids)
+    if ids.is_meta:
+        raise ValueError("the model is on meta and has no numbers: build it on a device, or load its weights first")
     return check_room(model, ids.shape[1], n, choose)
 
 

@@ -31,6 +31,7 @@ PRESETS: dict[str, dict[str, int]] = {
     "tales": {"vocab_size": 2048, "block_size": 512, "n_layer": 4, "n_head": 4, "n_embd": 128},
     "tiny": {"vocab_size": 2048, "block_size": 256, "n_layer": 2, "n_head": 2, "n_embd": 64},
 }
+FIX = "make new ones with model.new_caches()"
 CACHED = ("batch size", "n_head", "head size", "type", "device")  # what a cache and a call must have in common
 
 
@@ -57,7 +58,7 @@ class GPTConfig:
     @classmethod
     def preset(cls, name: str, **changes: Any) -> GPTConfig:
         """The model of this name in PRESETS, with changes: `GPTConfig.preset("gpt2", tied=False)`."""
-        if name not in PRESETS:
+        if not isinstance(name, str) or name not in PRESETS:
             raise ValueError(f"there is no model called {name!r}; there are: {', '.join(PRESETS)}")
         return cls(**{**PRESETS[name], **changes})
 
@@ -67,10 +68,11 @@ class MLP(nn.Module):
 
     def __init__(self, n_embd: int, dropout: float = 0.0) -> None:
         super().__init__()
+        n_embd = check_size("n_embd", n_embd)
         self.c_fc = nn.Linear(n_embd, 4 * n_embd)
         self.act = GELU()
         self.c_proj = nn.Linear(4 * n_embd, n_embd)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(check_dropout(dropout))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Work on every token alone."""
@@ -104,6 +106,7 @@ class GPT(Embeddings):
     """
 
     def __init__(self, config: GPTConfig) -> None:
+        config = check_kind(config)
         super().__init__(config.vocab_size, config.block_size, config.n_embd, config.dropout)
         self.config = config
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
@@ -116,7 +119,8 @@ class GPT(Embeddings):
 
         With caches, one for each block, ids are the tokens after those that the caches hold, and they take them in.
         TypeError or ValueError, before anything is computed, for ids outside the vocabulary or not (B, T), more tokens
-        than block_size, and caches of another model or batch.
+        than block_size, and caches of another model or batch (under torch.compile for uneven or missing caches only).
+        Where a call with caches is interrupted, make new ones: they may have taken in some of its tokens.
         """
         past = check_call(self, ids, caches)
         x = super().forward(ids, past)
@@ -155,6 +159,13 @@ def initialise(model: nn.Module) -> None:
 # --- what is refused ---
 
 
+def check_kind(config: Any) -> GPTConfig:
+    """The configuration, if it is one."""
+    if not isinstance(config, GPTConfig):
+        raise TypeError(f"config must be a GPTConfig, not {config!r}: write GPTConfig.preset('gpt2') or GPTConfig(...)")
+    return config
+
+
 def check_config(config: GPTConfig) -> None:
     """Sizes as Python's own ints, and errors for what is no size or does not go together."""
     for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
@@ -167,6 +178,8 @@ def check_config(config: GPTConfig) -> None:
 
 def check_call(model: GPT, ids: torch.Tensor, caches: Sequence[KVCache] | None = None) -> int:
     """How many tokens the caches hold. Raises for ids and caches that do not fit the model or each other."""
+    if caches is not None:
+        check_number_of_caches(model, caches)
     if torch.compiler.is_compiling():
         return caches[0].length if caches else 0
     check_ids(ids, model.config.vocab_size)
@@ -178,19 +191,24 @@ def check_call(model: GPT, ids: torch.Tensor, caches: Sequence[KVCache] | None =
     return check_length(ids.shape[1], model.config.block_size, past)
 
 
+def check_number_of_caches(model: GPT, caches: Sequence[KVCache]) -> None:
+    """Raises unless there is one for each block and all hold as many tokens; under torch.compile too."""
+    if not isinstance(caches, list | tuple) or not all(isinstance(cache, KVCache) for cache in caches):
+        raise TypeError(f"caches must be a list of KVCache, one for each block, not {caches!r}: {FIX}")
+    if len(caches) != model.config.n_layer:
+        raise ValueError(f"{len(caches)} caches for n_layer = {model.config.n_layer} blocks: {FIX}")
+    if any(cache.length != caches[0].length for cache in caches):
+        raise ValueError(f"the caches hold {[cache.length for cache in caches]} tokens, not all the same: {FIX}")
+
+
 def check_caches(model: GPT, ids: torch.Tensor, caches: Sequence[KVCache]) -> int:
     """How many tokens each cache holds. Raises where they are not this model's and batch's, or not all alike."""
     config, weight = model.config, model.wte.weight
-    fix = "make new ones with model.new_caches()"
-    if not isinstance(caches, Sequence) or not all(isinstance(cache, KVCache) for cache in caches):
-        raise TypeError(f"caches must be a list of KVCache, one for each block, not {caches!r}: {fix}")
-    if len(caches) != config.n_layer or len(set(map(id, caches))) != config.n_layer:
-        raise ValueError(f"{len(set(map(id, caches)))} caches for n_layer = {config.n_layer} blocks: {fix}")
-    if len({cache.length for cache in caches}) > 1:
-        raise ValueError(f"the caches hold {[cache.length for cache in caches]} tokens, not all the same: {fix}")
+    if len(set(map(id, caches))) != config.n_layer:
+        raise ValueError(f"{len(set(map(id, caches)))} caches for n_layer = {config.n_layer} blocks: {FIX}")
     if torch.is_grad_enabled() and any(part.requires_grad for part in [weight, *model.h.parameters()]):
         raise ValueError("caches keep no gradients: generate under torch.no_grad(), and train without caches")
-    autocast = torch.is_autocast_enabled(weight.device.type)
+    autocast = torch.is_autocast_enabled(weight.device.type) and weight.dtype != torch.float64  # which it leaves alone
     dtype = torch.get_autocast_dtype(weight.device.type) if autocast else weight.dtype
     expected = (ids.shape[0], config.n_head, config.n_embd // config.n_head, dtype, weight.device)
     for i, cache in enumerate(caches):
@@ -201,5 +219,5 @@ def check_caches(model: GPT, ids: torch.Tensor, caches: Sequence[KVCache]) -> in
         held = (B, nh, hs, cache.keys.dtype, cache.keys.device)
         for what, found, needed in zip(CACHED, held, expected, strict=True):
             if found != needed:
-                raise ValueError(f"cache {i} holds {what} {found}, this call has {needed}: {fix}")
+                raise ValueError(f"cache {i} holds {what} {found}, this call has {needed}: {FIX}")
     return caches[0].length

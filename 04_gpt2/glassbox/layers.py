@@ -35,7 +35,8 @@ __all__ = [
 def layer_norm(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float = 1e-5) -> torch.Tensor:
     """Each token's C numbers moved to mean 0 and variance 1, then stretched and shifted: (..., C) -> (..., C).
 
-    weight and bias: (C,). The variance divides by C, and eps stands inside the root. Source: Ba and others (2016).
+    weight and bias: (C,). The variance divides by C, and eps stands inside the root. For float32 and float64: the
+    kernel of `LayerNorm` also knows how to take shorter numbers. Source: Ba and others (2016).
     """
     centred = x - x.mean(dim=-1, keepdim=True)
     variance = (centred**2).mean(dim=-1, keepdim=True)
