@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -187,8 +188,9 @@ def module_table(root: Path) -> str:
 
 def headline(helper: Path, module: str) -> list[str]:
     """What the map says that a helper ships: all of the main helper, of the others the classes where there are any."""
-    names = public_names(read_python(helper))
-    classes = [name for name in names if name[0].isupper() and not name.isupper()]
+    tree = read_python(helper)
+    names, defined = public_names(tree), {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    classes = [name for name in names if name in defined]
     return names if helper.stem == module else classes or names
 
 
