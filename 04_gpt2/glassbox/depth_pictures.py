@@ -24,7 +24,7 @@ STYLES = {
 
 def gradients(panels: Mapping[str, Mapping[int, Sequence[float]]]) -> None:
     """The gradient in each block, a panel for each order and a curve for each depth, which its last block names."""
-    _, axes = plt.subplots(1, len(panels), figsize=(6.9, 3.5), sharey=True, squeeze=False)
+    _, axes = plt.subplots(1, len(panels), figsize=(6.9, 3.2), sharey=True, squeeze=False)
     for ax, (title, curves) in zip(axes[0], panels.items(), strict=True):
         for i, ((depth, norms), marker) in enumerate(zip(curves.items(), MARKERS, strict=False)):
             colour = BLUES(0.45 + 0.55 * i / max(len(curves) - 1, 1))
@@ -40,7 +40,7 @@ def gradients(panels: Mapping[str, Mapping[int, Sequence[float]]]) -> None:
 
 def sizes_and_effects(sizes: Mapping[str, Sequence[float]], effects: Mapping[str, Mapping[int, float]]) -> None:
     """Two panels: the stream's size after each block, and how far one step of Adam moves models of several depths."""
-    _, axes = plt.subplots(1, 2, figsize=(6.9, 3.4))
+    _, axes = plt.subplots(1, 2, figsize=(6.9, 3.1))
     for name, values in sizes.items():
         axes[0].plot(range(len(values)), values, color=PAIR[name])
         _name(axes[0], name, len(values) - 1, values[-1], PAIR[name])
@@ -65,16 +65,20 @@ def trained(
     last: Mapping[str, Mapping[float, Sequence[float]]],
     lines: Mapping[str, float],
 ) -> None:
-    """Left the losses of each combination, a thin line for each seed; right the last loss against the learning rate."""
-    _, axes = plt.subplots(1, 2, figsize=(6.9, 3.9), sharey=True, width_ratios=(1.45, 1))
+    """Left the losses of each combination, the mean of its runs; right the last loss against the learning rate.
+
+    Orange lines are broad and lie below the narrow blue ones, so that both can be seen where they meet.
+    """
+    _, axes = plt.subplots(1, 2, figsize=(6.9, 3.6), sharey=True, width_ratios=(1.45, 1))
     for name, height in lines.items():
         for ax in axes:
             ax.axhline(height, color=COLOURS["grey"], lw=1.2, ls=":")
         axes[0].text(steps[-1], height - 0.06, name, color=COLOURS["grey"], fontsize=9, ha="right", va="top")
-    for name, runs in curves.items():
+    for name in sorted(curves, reverse=True):  # pre-norm, then post-norm
         colour, style, _ = STYLES[name]
-        for run in runs:
-            axes[0].plot(steps, run, color=colour, ls=style, lw=1.3)
+        means = [sum(found) / len(found) for found in zip(*curves[name], strict=True)]
+        broad = name.startswith("post")
+        axes[0].plot(steps, means, color=colour, ls=style, lw=3.4 if broad else 1.5, zorder=2 if broad else 3)
     for name, by_rate in last.items():
         colour, style, marker = STYLES[name]
         middles = [sum(found) / len(found) for found in by_rate.values()]

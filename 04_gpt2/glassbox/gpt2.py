@@ -160,8 +160,8 @@ def initialise(model: nn.Module) -> None:
 
 
 def check_kind(config: Any) -> GPTConfig:
-    """The configuration, if it is one."""
-    if not isinstance(config, GPTConfig):
+    """The configuration, if it is one. (The notebook has a GPTConfig of its own: what counts is that it has sizes.)"""
+    if not all(hasattr(config, name) for name in GPTConfig.__annotations__):
         raise TypeError(f"config must be a GPTConfig, not {config!r}: write GPTConfig.preset('gpt2') or GPTConfig(...)")
     return config
 

@@ -18,10 +18,10 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 # one colour for each kind of matrix, as in shapes.svg
 PARTS = {
     "wte": COLOURS["green"],
-    "wpe": COLOURS["purple"],
+    "wpe": COLOURS["green"],
     "attn": COLOURS["blue"],
     "mlp": COLOURS["orange"],
-    "ln": COLOURS["red"],
+    "ln": COLOURS["grey"],
     "lm_head": COLOURS["green"],
 }
 
@@ -36,12 +36,12 @@ def bends(
     error: Sequence[float],
 ) -> None:
     """Functions, their slopes, and the difference of two of them, side by side over the same x."""
-    _, axes = plt.subplots(1, 3, figsize=(6.9, 2.6))
+    _, axes = plt.subplots(1, 3, figsize=(6.9, 2.8))
     for ax, lines, title in ((axes[0], curves, "value"), (axes[1], slopes, "slope")):
         for (name, y), colour, style in zip(lines.items(), HUES, LINES, strict=False):
             ax.plot(x, y, color=colour, ls=style, label=name)
         ax.set(title=title, xlabel="x")
-    axes[0].legend(fontsize=9, loc="upper left")
+    axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, fontsize=9)
     axes[2].plot(x, 1e4 * np.array(error), color=COLOURS["purple"])
     axes[2].set(title="tanh form - exact", xlabel="x", ylabel="ten-thousandths")
     show()
@@ -83,11 +83,12 @@ def suspects(curves: Mapping[str, Sequence[float]]) -> None:
 
 def learned_streams(curves: Mapping[str, Sequence[float]], labels: Sequence[str]) -> None:
     """The size of the stream at each station of one model, before and after training."""
-    _, ax = plt.subplots(figsize=(6.0, 2.6))
+    _, ax = plt.subplots(figsize=(6.0, 2.8))
     for (name, sizes), colour, marker in zip(curves.items(), (COLOURS["grey"], COLOURS["blue"]), MARKERS, strict=False):
         ax.plot(range(len(sizes)), sizes, marker + "-", ms=5, color=colour, label=name)
     ax.set_xticks(range(len(labels)), labels)
-    ax.set(xlabel="after", ylabel="mean length of a token's row", ylim=(0, None))
+    highest = max(size for sizes in curves.values() for size in sizes)
+    ax.set(xlabel="after", ylabel="mean length of\na token's row", ylim=(0, 1.1 * highest))
     ax.legend(fontsize=9)
     show()
 
@@ -136,9 +137,10 @@ def _boxes(ax: Axes, parameters: Sequence[tuple[str, int]], unit: float, y: floa
     """A row of boxes from x on; their left edges."""
     edges = []
     for name, count in parameters:
-        second = name.split(".")[-2] == "c_proj"
+        second = name.split(".")[-2] in ("c_proj", "wpe")  # the paler one of two in one colour
         edges.append(x)
-        ax.add_patch(Rectangle((x, y), unit * count, 1.0, fc=PARTS[kind(name)], alpha=0.6 if second else 1.0, lw=0))
+        if count * unit > 0.0015:  # a dot of the screen; what is thinner would show here and there, by chance
+            ax.add_patch(Rectangle((x, y), unit * count, 1.0, fc=PARTS[kind(name)], alpha=0.6 if second else 1.0, lw=0))
         if count * unit > 0.002:
             ax.plot([x, x], [y, y + 1.0], color="#fcfbf7", lw=0.7)
         x += unit * count
@@ -151,7 +153,7 @@ def _boxes(ax: Axes, parameters: Sequence[tuple[str, int]], unit: float, y: floa
 def journey(tokens: Sequence[str], rows: Mapping[str, Sequence[float]]) -> None:
     """A sentence in the colours of the course, and above each token the probability that a model gave it.
 
-    rows: for each stage a probability for every token but the first, which nothing could foretell.
+    rows: for each stage a probability for every token but the first, which has nothing before it.
     """
     edges = np.cumsum([0, *(len(token) + 0.9 for token in tokens)])
     _, axes = plt.subplots(len(rows), 1, figsize=(6.9, 0.85 + 0.95 * len(rows)), sharex=True, squeeze=False)
@@ -190,13 +192,26 @@ def by_position(milliseconds: Mapping[str, Sequence[float]], window: int = 8) ->
 
 
 def learning(losses: Sequence[float], lines: Mapping[str, float]) -> None:
-    """The loss of each step, with named heights to compare it with."""
+    """The loss of each step on a logarithmic axis, with named heights to compare it with."""
     _, ax = plt.subplots(figsize=(6.0, 3.0))
     ax.plot(losses, color=COLOURS["blue"])
     for (name, height), colour in zip(lines.items(), (COLOURS["grey"], COLOURS["black"]), strict=False):
         ax.axhline(height, color=colour, lw=1.4, ls="--")
-        ax.text(len(losses), height, name, color=colour, ha="right", va="bottom", weight="bold", fontsize=9.5)
-    ax.set(xlabel="step", ylabel="loss (nats a token)", ylim=(0, 1.12 * max([*lines.values(), *losses])))
+        ax.annotate(
+            name,
+            (len(losses), height),
+            (0, 3),
+            textcoords="offset points",
+            color=colour,
+            ha="right",
+            va="bottom",
+            weight="bold",
+            fontsize=9.5,
+        )
+    ax.set(xlabel="step", ylabel="loss (nats a token)", yscale="log", ylim=(0.8 * min(losses), 15))
+    ticks = [tick for tick in (0.01, 0.03, 0.1, 0.3, 1, 3, 10) if tick > 0.8 * min(losses)]
+    ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
     show()
 
 
