@@ -186,7 +186,7 @@ def by_position(milliseconds: Mapping[str, Sequence[float]], window: int = 8) ->
         many = len(values) // window * window
         smooth = np.median(np.array(values[:many]).reshape(-1, window), axis=1)
         ax.plot(np.arange(len(smooth)) * window + window / 2, smooth, color=colour, ls=style, label=name)
-    ax.set(xlabel="tokens so far", ylabel="time for the next token (ms)", ylim=(0, None))
+    ax.set(xlabel="tokens so far", ylabel="processor time for\nthe next token (ms)", ylim=(0, None))
     ax.legend()
     show()
 
