@@ -24,7 +24,7 @@ STYLES = {
 
 def gradients(panels: Mapping[str, Mapping[int, Sequence[float]]]) -> None:
     """The gradient in each block, a panel for each order and a curve for each depth, which its last block names."""
-    _, axes = plt.subplots(1, len(panels), figsize=(6.9, 3.2), sharey=True, squeeze=False)
+    _, axes = plt.subplots(1, len(panels), figsize=(6.6, 3.2), sharey=True, squeeze=False)
     for ax, (title, curves) in zip(axes[0], panels.items(), strict=True):
         for i, ((depth, norms), marker) in enumerate(zip(curves.items(), MARKERS, strict=False)):
             colour = BLUES(0.45 + 0.55 * i / max(len(curves) - 1, 1))
@@ -40,7 +40,7 @@ def gradients(panels: Mapping[str, Mapping[int, Sequence[float]]]) -> None:
 
 def sizes_and_effects(sizes: Mapping[str, Sequence[float]], effects: Mapping[str, Mapping[int, float]]) -> None:
     """Two panels: the stream's size after each block, and how far one step of Adam moves models of several depths."""
-    _, axes = plt.subplots(1, 2, figsize=(6.9, 3.1))
+    _, axes = plt.subplots(1, 2, figsize=(6.6, 2.8))
     for name, values in sizes.items():
         axes[0].plot(range(len(values)), values, color=PAIR[name])
         _name(axes[0], name, len(values) - 1, values[-1], PAIR[name])
@@ -69,7 +69,7 @@ def trained(
 
     Orange lines are broad and lie below the narrow blue ones, so that both can be seen where they meet.
     """
-    _, axes = plt.subplots(1, 2, figsize=(6.9, 3.6), sharey=True, width_ratios=(1.45, 1))
+    _, axes = plt.subplots(1, 2, figsize=(6.6, 3.3), sharey=True, width_ratios=(1.45, 1))
     for name, height in lines.items():
         for ax in axes:
             ax.axhline(height, color=COLOURS["grey"], lw=1.2, ls=":")

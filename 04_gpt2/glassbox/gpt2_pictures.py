@@ -36,7 +36,7 @@ def bends(
     error: Sequence[float],
 ) -> None:
     """Functions, their slopes, and the difference of two of them, side by side over the same x."""
-    _, axes = plt.subplots(1, 3, figsize=(6.9, 2.8))
+    _, axes = plt.subplots(1, 3, figsize=(6.6, 2.6))
     for ax, lines, title in ((axes[0], curves, "value"), (axes[1], slopes, "slope")):
         for (name, y), colour, style in zip(lines.items(), HUES, LINES, strict=False):
             ax.plot(x, y, color=colour, ls=style, label=name)
@@ -52,7 +52,7 @@ def bends(
 
 def streams(panels: Mapping[str, Mapping[int, Sequence[float]]]) -> None:
     """The size of the stream after each block, for stacks of several depths; a panel for each way to begin."""
-    _, axes = plt.subplots(1, len(panels), figsize=(6.9, 2.9), sharey=True, squeeze=False)
+    _, axes = plt.subplots(1, len(panels), figsize=(6.6, 2.7), sharey=True, squeeze=False)
     for ax, (title, curves) in zip(axes[0], panels.items(), strict=True):
         for (depth, sizes), colour, marker in zip(curves.items(), HUES, MARKERS, strict=False):
             ax.plot(range(len(sizes)), sizes, color=colour, lw=1.6)
@@ -65,7 +65,7 @@ def streams(panels: Mapping[str, Mapping[int, Sequence[float]]]) -> None:
 
 def suspects(curves: Mapping[str, Sequence[float]]) -> None:
     """The size of the stream after each block, on a logarithmic axis, one named curve for each stack."""
-    _, ax = plt.subplots(figsize=(6.2, 3.3))
+    _, ax = plt.subplots(figsize=(6.0, 3.0))
     for (name, sizes), colour, marker in zip(curves.items(), HUES, MARKERS, strict=False):
         ax.semilogy(range(len(sizes)), sizes, marker + "-", ms=4, color=colour, lw=1.6)
         ax.annotate(
@@ -179,7 +179,7 @@ def journey(tokens: Sequence[str], rows: Mapping[str, Sequence[float]]) -> None:
 
 def by_position(milliseconds: Mapping[str, Sequence[float]], window: int = 8) -> None:
     """Milliseconds for each new token against its position; drawn is the median of `window` neighbours."""
-    _, ax = plt.subplots(figsize=(6.0, 3.0))
+    _, ax = plt.subplots(figsize=(5.8, 2.8))
     for (name, values), colour, style in zip(
         milliseconds.items(), (COLOURS["red"], COLOURS["blue"]), LINES, strict=False
     ):
