@@ -187,11 +187,14 @@ def module_table(root: Path) -> str:
 
 
 def headline(helper: Path, module: str) -> list[str]:
-    """What the map says that a helper ships: all of the main helper, of the others the classes where there are any."""
+    """What the map says that a helper ships: all of the main helper, of the others the classes where there are any.
+
+    With them goes the function that the file is named after (`train` of training.py).
+    """
     tree = read_python(helper)
     names, defined = public_names(tree), {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
-    classes = [name for name in names if name in defined]
-    return names if helper.stem == module else classes or names
+    chief = [name for name in names if name in defined or (defined & set(names) and helper.stem.startswith(name))]
+    return names if helper.stem == module else chief or names
 
 
 def with_table(root: Path, text: str) -> str | None:

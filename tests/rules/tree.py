@@ -37,12 +37,33 @@ INFRASTRUCTURE = {  # files that every module may use and none has to show, each
     "tales_grammar": "the part of the generator that reads the grammar and walks through it",
     "tales_data": "the files, task sets and counts of the corpus",
     "tales_bpe": "the command that trains the course's own vocabulary and writes its files",
+    "tales_exam": "the part of the laboratory that scores models on unseen tales, against the floor",
+    "tales_reading": "the part of the laboratory that reads what a model wrote, up to the first impossible word",
+    "tales_gpt": "the command that writes the embedded model's files and its card; 06 teaches how weights are loaded",
+    "tales_gpt_card": "the part of that command that writes the card",
+    "tales_gpt_scores": "the part of that command that scores the model and its rivals",
+    "training_command": "the command line: what it does",
+    "training_options": "the command line: what it understands and refuses",
+    "training_tables": "the format of a run's tables, and how a kill leaves them whole",
     "unicode_classes": "the table of Unicode's letters and numbers, which Python's regular expressions lack",
 }
 PLUMBING: dict[str, str] = {  # `file.name` of what a helper ships and its notebook need not show, with the reason
     "vocabulary.Vocabulary": "the formats of vocabulary files, and what is refused in them",
     "token_file.TokenFile": "the format of token files, and what is refused in them",
     "token_file.write_tokens": "the same, and how a killed run goes on; the notebook shows the idea in a few lines",
+    "training.Run": "the bookkeeping of a training: rows of its tables, what resumes, what to say when it diverged",
+    "training_data.Source": "the type of what a training reads",
+    "training_data.TalesBatches": "reading by number, so that a run resumes; the notebook says what it does",
+    "training_data.TokenBatches": "the same, for files",
+    "training_data.open_tokens": "opening files, and what is refused in them",
+    "training_state.Checkpoints": "the format of checkpoints, and how a kill at any moment leaves one whole",
+    "lstm_model.LSTMConfig": "the opponent: 03's LSTM between a token table and its tied head",
+    "lstm_model.LSTMModel": "the same",
+    "lstm_model.lstm_flops_per_token": "the same, counted as 04 counts a GPT's",
+    "processes.ALONE": "process groups",
+    "processes.OtherProcessError": "process groups",
+    "processes.Processes": "process groups; the notebook does the all-reduce by hand",
+    "processes.join": "process groups",
 }
 WORKBENCH = {"lab", "tales"}  # the infrastructure that notebooks import; its names are taken everywhere
 SPEAKING = {"lab", "checking"}  # the workbench prints on purpose
