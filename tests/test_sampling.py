@@ -494,6 +494,17 @@ def test_texts_that_end_are_filled() -> None:
     assert one[0].tolist() == [[0, 0]]  # all are over: no work is done for the rest
 
 
+def test_a_search_stops_only_when_nothing_better_can_come() -> None:
+    """A text that is worse than the one that is over may become better where the mean of a token counts."""
+    e = 1e-6
+    model = Planned([[e, 0.45, e, 0.55], [e, e, 1.0, e], [e, 1.0, e, e], [e, e, e, 1.0]])
+    ids = torch.tensor([0])
+    assert beam_search(model, ids, 5, 1, end=3)[0].tolist() == [[0, 3]]
+    texts, scores = beam_search(model, ids, 5, 1, end=3, length_penalty=1)
+    assert texts.tolist() == [[0, 1, 2, 1, 2, 1]]
+    assert torch.allclose(scores, torch.tensor([math.log(0.45) / 5]), atol=1e-3)
+
+
 def test_a_vocabulary_of_one_token() -> None:
     model = tiny(1)
     for end, text in ((None, [0, 0, 0, 0]), (0, [0, 0])):
