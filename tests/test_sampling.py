@@ -654,3 +654,10 @@ def test_a_search_with_damaged_weights_is_refused() -> None:
         model.ln_f.weight[0] = math.nan
     with pytest.raises(ValueError, match="logits hold NaN"):
         beam_search(model, torch.tensor([1]), 3, 2)
+
+
+def test_ids_outside_the_vocabulary_are_named() -> None:
+    with pytest.raises(ValueError, match=r"id 9 is outside 0 to 3"):
+        repetition_penalty(1.2)(torch.zeros(1, 4), torch.tensor([[1, 9]]))
+    with pytest.raises(TypeError, match="whole numbers"):
+        repetition_penalty(1.2)(torch.zeros(1, 4), torch.zeros(1, 2))

@@ -220,6 +220,7 @@ def test_what_is_cut_short_is_refused(name: str, share: float, tmp_path: Path) -
 
 def test_files_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(HERE, tmp_path / "copy"))
+    (folder / "training.json").unlink()  # without the hashes that are in it
     book = json.loads((folder / "config.json").read_text("utf-8"))
     for change in ({"n_layer": 3}, {"n_embd": 64}, {"vocab_size": 2047}, {"n_positions": "512"}, {"n_head": 3}):
         (folder / "config.json").write_text(json.dumps({**book, **change}), "utf-8")
@@ -228,6 +229,16 @@ def test_files_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(book), "utf-8")
     BPETokenizer.train(TEXTS[:20], 400).save(folder)  # OpenAI's names come first
     with pytest.raises(ValueError, match="400 tokens"):
+        load_tales_gpt(folder)
+
+
+@pytest.mark.parametrize(("name", "place"), [("model.safetensors", -5), ("config.json", 20)])
+def test_a_changed_byte_is_noticed(name: str, place: int, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(HERE, tmp_path / "copy"))
+    data = bytearray((folder / name).read_bytes())
+    data[place] ^= 1
+    (folder / name).write_bytes(data)
+    with pytest.raises(ValueError, match=f"{name} in .* is damaged"):
         load_tales_gpt(folder)
 
 

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -325,6 +326,29 @@ def test_a_source_that_runs_dry_is_told() -> None:
     with pytest.raises(ValueError, match=message):
         train(model, three, TrainConfig(steps=9, warmup=1, accumulate=2))
     assert not any(module.training for module in model.modules())
+
+
+def test_a_source_that_is_no_iterator_is_told_and_not_read_from_its_start_again() -> None:
+    batches = list(itertools.islice(source(), 6))
+    with pytest.raises(TypeError, match=r"must return an iterator, .* not a list"):
+        train(tiny(), lambda start=0, every=1: batches[start::every], TrainConfig(steps=3, warmup=1))  # pyright: ignore
+
+
+def test_a_run_goes_on_by_its_own_plan_only(tmp_path: Path) -> None:
+    plan = TrainConfig(steps=3, warmup=1)
+    train(tiny(), source, plan, tmp_path)
+    with pytest.raises(ValueError, match=r"was begun with lr = 0.001, not 0.5"):
+        train(tiny(), source, replace(plan, lr=0.5, steps=5), tmp_path)
+    assert train(tiny(), source, replace(plan, steps=5, log_every=1), tmp_path).step == 5
+
+
+@pytest.mark.parametrize("name", ["a,b", 'a"b', "a\nb", 7])
+def test_a_score_whose_name_would_break_the_table_is_refused(name: Any) -> None:
+    def evaluate(model: nn.Module) -> dict[Any, float]:
+        return {"loss": 1.0, name: 2.0}
+
+    with pytest.raises(ValueError, match="cannot be called"):
+        train(tiny(), source, TrainConfig(steps=1, warmup=0), evaluate=evaluate)
 
 
 def test_an_interrupt_anywhere_leaves_the_model_in_its_mode(tmp_path: Path) -> None:

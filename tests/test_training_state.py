@@ -6,8 +6,10 @@ operation of a short run in turn, in the middle of a tensor file, and at random 
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
+import math
 import os
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn as nn
 from glassbox import training_state, training_tables
 from glassbox.gpt2 import GPT, GPTConfig
 from glassbox.training import Run, TrainConfig, train
@@ -43,6 +46,7 @@ KILLS = r"""
 import hashlib, json, os, random, signal, sys, time, traceback
 from pathlib import Path
 import torch
+import torch.nn as nn
 from glassbox import training_state
 from glassbox.gpt2 import GPT, GPTConfig
 from glassbox.training import TrainConfig, train
@@ -413,6 +417,44 @@ def test_a_gradient_left_in_the_model_and_frozen_parameters_do_not_hinder(tmp_pa
     model = frozen(seed=9)
     model(next(source())[0]).sum().backward()
     assert same(states(train(model, source, PLAN, tmp_path / "two")), wanted)
+
+
+class Odd(nn.Module):
+    """A head that shares the table, a layer that is never used, and a mask that holds -inf."""
+
+    mask: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wte, self.head, self.unused = nn.Embedding(11, 8), nn.Linear(8, 11, bias=False), nn.Linear(8, 8)
+        self.head.weight = self.wte.weight
+        self.register_buffer("mask", torch.full((2, 2), -math.inf).triu(1))
+        self.register_buffer("rows", self.mask[:1])  # in the same memory
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.head(self.wte(ids))
+
+
+def test_shared_weights_unused_layers_and_masks_are_kept_too(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    plan, whole, parted = TrainConfig(steps=6, warmup=1), Odd(), Odd()
+    parted.load_state_dict(whole.state_dict())
+    again = copy.deepcopy(parted)
+    train(whole, source, plan)
+    train(parted, source, plan, tmp_path, stop=iter([False, False, True]).__next__)
+    run = train(again, source, plan, tmp_path)
+    assert run.step == 6
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+    assert again.head.weight is again.wte.weight
+
+
+def test_a_folder_that_only_looks_like_a_checkpoint_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "step-00000001").mkdir()
+    (tmp_path / "step-00000001/mine.txt").write_text("notes")
+    train(tiny(), source, TrainConfig(steps=4, warmup=1, save_every=2), tmp_path)
+    assert (tmp_path / "step-00000001/mine.txt").read_text() == "notes"
+    assert Checkpoints(tmp_path).steps() == [4]
 
 
 def test_a_model_that_is_no_number_any_more_is_not_saved(tmp_path: Path) -> None:

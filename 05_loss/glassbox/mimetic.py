@@ -1,8 +1,9 @@
 """A start in which attention already looks for what is alike and hands it on.
 
-GPT-2 starts from small random numbers, and heads that copy have to be found by chance. Trained models show a pattern:
-queries and keys of a head agree, and what value takes apart, output puts together. Starting from this pattern lets a
-small model find out how to copy many times sooner.
+GPT-2 starts from small random numbers, and heads that copy have to be found by chance. Here queries and keys of a head
+agree from the start, and what value takes apart, output puts together again. A small model then finds out how to copy
+many times sooner (`tests/benchmarks/start_study.py` measures it). It is a variant of what is known as mimetic
+initialisation, which was made for models of images and has the opposite sign for value and output.
 
 Source: Trockman and Kolter, Mimetic Initialization of Self-Attention Layers (2023).
 """

@@ -65,6 +65,7 @@ class AdamW(torch.optim.Optimizer):
         for group in self.param_groups:
             check_rates(group["lr"], group["betas"], group["eps"], group["weight_decay"])
 
+    @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """One step for all parameters with a gradient. `closure`, if given, computes the loss first."""
         with torch.enable_grad():

@@ -25,7 +25,7 @@ import torch
 from glassbox.attention import KVCache
 from glassbox.generation import Choose, check_end, check_prompt, evaluating, greedy
 from glassbox.gpt2 import GPT
-from glassbox.preprocessing import check_size
+from glassbox.preprocessing import check_ids, check_size
 
 __all__ = [
     "Filter",
@@ -150,9 +150,9 @@ def beam_search(
     that have chosen `end`, or have n new tokens, are over; others go on in their places. Texts, the best first, are
     (K, T + up to n), filled with `end`; there are fewer than K where no more exist. A score is the log-probability in
     nats of a text's m new tokens, given the prompt, divided by m ** length_penalty: with 0 a token more is never a
-    gain, with 1 the mean of a token counts. One beam without penalty is `greedy`; V ** (n - 1) beams find the best of
-    all texts; between them more are mostly, not always, better. Errors as of `generate`, ValueError for more than one
-    prompt.
+    gain, with 1 the mean of a token counts. One beam without penalty is `greedy` (where two tokens are exactly as
+    likely, it may take the other); V ** (n - 1) beams find the best of all texts; between them more are mostly, not
+    always, better. Errors as of `generate`, ValueError for more than one prompt.
     """
     ids, n, beams, end, power = check_search(model, ids, n, beams, end, length_penalty)
     T, V = ids.shape[1], model.config.vocab_size
@@ -222,6 +222,7 @@ def check_scores(logits: torch.Tensor, ids: torch.Tensor, k: int = 1) -> torch.T
         raise ValueError(
             f"logits {tuple(logits.shape)} and ids {tuple(ids.shape)} must be (B, V) and (B, T): write x[None] for one"
         )
+    check_ids(ids, logits.shape[1])
     if k > logits.shape[1]:
         raise ValueError(f"k = {k} is more than the vocabulary's {logits.shape[1]} tokens: ask top_k for fewer")
     check_highest(logits, "logits hold", "the model's weights are damaged or its training diverged: load others")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import hashlib
 import json
 import os
 import platform
@@ -40,7 +41,8 @@ __all__ = ["FOLDER", "load_tales_gpt", "write_tales_gpt"]
 
 FOLDER = "tales-gpt"
 LARGEST_LOG = 150_000  # bytes; a longer log is thinned
-NEEDED = ("config.json", "model.safetensors", "vocab.json", "merges.txt")
+SEALED = ("config.json", "model.safetensors")
+NEEDED = (*SEALED, "vocab.json", "merges.txt")
 PLACE = ("out", "resume")  # settings of a run that say where it lies, not what it is
 
 
@@ -53,6 +55,7 @@ def load_tales_gpt(folder: str | os.PathLike[str] | None = None) -> tuple[GPT, B
     for name in NEEDED:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{name} is missing in {folder}: get this folder of the course again")
+    check_seal(folder)
     try:
         book = json.loads((folder / "config.json").read_text("utf-8"))
         sizes = {ours: book[theirs] for ours, theirs in SIZES.items()}
@@ -67,6 +70,22 @@ def load_tales_gpt(folder: str | os.PathLike[str] | None = None) -> tuple[GPT, B
             "get this folder of the course again"
         )
     return model.eval(), tokenizer
+
+
+def seal(folder: Path) -> dict[str, str]:
+    """The hash of each file that the numbers of the model come from."""
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in SEALED}
+
+
+def check_seal(folder: Path) -> None:
+    """Raises ValueError where weights or sizes are not those that were written."""
+    path = folder / "training.json"
+    known = json.loads(path.read_text("utf-8")).get("sha256", {}) if path.is_file() else {}
+    for name, digest in seal(folder).items():
+        if known.get(name, digest) != digest:
+            raise ValueError(
+                f"{name} in {folder} is damaged (not as it was written): get this folder of the course again"
+            )
 
 
 def write_tales_gpt(run: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
@@ -86,7 +105,7 @@ def write_tales_gpt(run: str | os.PathLike[str], folder: str | os.PathLike[str])
         (aside / "ladder.jsonl").write_text(ladder, "utf-8", newline="\n")
         save_model(model, tokenizer, aside)  # the samples end with the last checkpoint, which the model now holds
         state = json.loads((place(run, steps[-1]) / "state.json").read_text("utf-8"))
-        write_json(aside / "training.json", story(settings, state, model))
+        write_json(aside / "training.json", {**story(settings, state, model), "sha256": seal(aside)})
         for name, target in (("log.csv", "training-log.csv"), ("evaluations.csv", "evaluations.csv")):
             (aside / target).write_text(thinned((run / name).read_text("utf-8")), "utf-8", newline="\n")
         for file in sorted(aside.iterdir()):

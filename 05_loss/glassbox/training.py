@@ -21,7 +21,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -38,6 +38,7 @@ from glassbox.training_checks import (
     check_logits,
     check_parts,
     check_precision,
+    check_same_plan,
     check_scores,
     check_step,
     check_word,
@@ -220,7 +221,12 @@ def due(step: int, every: int, steps: int, powers: bool = False) -> bool:
 
 
 def take(data: Iterator[tuple[torch.Tensor, torch.Tensor]], n: int, step: int) -> list[Any]:
-    """The next n micro-batches. ValueError where there are not so many."""
+    """The next n micro-batches. ValueError where there are not so many, TypeError where none can be asked for."""
+    if not isinstance(data, Iterator):
+        raise TypeError(
+            f"a source must return an iterator, which goes on where it was, not a {type(data).__name__}: write yield in"
+            " the function, or return iter(...)"
+        )
     parts = list(itertools.islice(data, n))
     if len(parts) < n:
         raise ValueError(
@@ -288,6 +294,7 @@ class Run:
         if state.get("scaler"):
             self.scaler.load_state_dict(state["scaler"])
         check_step(self.step, self.config.steps)
+        check_same_plan(state.get("config", {}), self.config, self.checkpoints and self.checkpoints.folder)
         folder = self.checkpoints and self.checkpoints.folder
         self.log, self.evaluations = (
             read_rows(folder / name, self.step) if folder else [] for name in ("log.csv", "evaluations.csv")
@@ -328,7 +335,8 @@ class Run:
         names = ("step", "batches", "tokens", "pending", "best", "best_step")
         state = {**{name: getattr(self, name) for name in names}, "seconds": self.used}
         tables = {"log.csv": table(self.log), "evaluations.csv": table(self.evaluations)}
-        self.checkpoints.save(self.model, self.optimizer, {**state, "scaler": self.scaler.state_dict()}, tables)
+        state |= {"scaler": self.scaler.state_dict(), "config": asdict(self.config)}
+        self.checkpoints.save(self.model, self.optimizer, state, tables)
 
     def close(self) -> None:
         """Leave the folder to others, and the model in the modes it was in."""

@@ -120,6 +120,8 @@ def check_scores(scores: Any) -> dict[str, float]:
         raise ValueError(f"evaluate must return a dict with a 'loss', not {scores!r}")
     if taken := {"step", "tokens", "seconds"} & scores.keys():
         raise ValueError(f"a score cannot be called {sorted(taken)[0]}: the table of evaluations has such a column")
+    if wild := [name for name in scores if not isinstance(name, str) or set(name) & set(',"\r\n')]:
+        raise ValueError(f"a score cannot be called {wild[0]!r}: take a word without comma, quotation mark or line end")
     try:
         found = {str(name): float(value) for name, value in scores.items()}
     except (TypeError, ValueError, RuntimeError):
@@ -127,3 +129,14 @@ def check_scores(scores: Any) -> dict[str, float]:
     if not math.isfinite(found["loss"]):
         raise FloatingPointError(f"the evaluation before it gave a loss of {found['loss']}")
     return found
+
+
+def check_same_plan(known: Mapping[str, Any], config: Any, folder: Any) -> None:
+    """Raises ValueError where a run would go on by another plan than it was begun with: its numbers would mix two."""
+    for name in ("lr", "schedule", "warmup", "least", "table_lr", "betas", "weight_decay", "clip", "precision"):
+        was, now = known.get(name, getattr(config, name)), getattr(config, name)
+        if (tuple(was) if isinstance(was, list) else was) != now:
+            raise ValueError(
+                f"the run in {folder} was begun with {name} = {was}, not {now}: take another folder for a new run, or"
+                f" {name} = {was} to go on with this one"
+            )

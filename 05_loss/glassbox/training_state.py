@@ -102,8 +102,9 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps of the complete checkpoints, rising."""
-        names = (re.fullmatch(r"step-([0-9]{8,})", path.name) for path in self.folder.glob("step-*"))
-        return sorted(int(name[1]) for name in names if name)
+        found = (int(path.name[5:]) for path in self.folder.glob("step-*") if re.fullmatch("[0-9]{8,}", path.name[5:]))
+        ours = ("state.json", "state.safetensors")  # else the folder is somebody else's
+        return sorted(step for step in found if any((self.path(step) / name).exists() for name in ours))
 
     def best(self) -> dict[str, Any]:
         """`step` and `loss` of the best evaluation that has a checkpoint, or nothing."""
@@ -140,7 +141,8 @@ class Checkpoints:
         aside = self.folder / f"{PARTIAL}step-{state['step']}"
         try:
             tensors = _tensors(model, optimizer)
-            _check_numbers(tensors, self.processes)
+            fixed = {f"model.{name}" for name, _ in model.named_buffers()}  # these may hold -inf, as masks do
+            _check_numbers({name: part for name, part in tensors.items() if name not in fixed}, self.processes)
             dice = _all_dice(self.processes)
             fault = (
                 f"could not save step {state['step']} in {self.folder}",
@@ -167,7 +169,7 @@ class Checkpoints:
             save_parts(tensors, checkpoint_id=aside)
         if self.processes.rank:
             return
-        whole = {} if self.processes.shard else {name: value.cpu().contiguous() for name, value in tensors.items()}
+        whole = {} if self.processes.shard else _apart(tensors)
         save_file({**whole, **dice}, aside / "state.safetensors")
         sealed = {**state, "sha256": _seal(aside, state)}
         (aside / "state.json").write_text(json.dumps(sealed), "utf-8")
@@ -225,6 +227,7 @@ class Checkpoints:
         tensors = _tensors(model, optimizer)
         in_parts = (place / ".metadata").exists()
         sizes = _sizes(place) if in_parts else {name: (tuple(part.shape), part.dtype) for name, part in found.items()}
+        tensors = {name: value for name, value in tensors.items() if not _untouched(name, sizes)}
         _check_same(sizes, tensors, place)
         if in_parts:
             found = {name: value.clone() for name, value in tensors.items()}
@@ -307,6 +310,18 @@ def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, An
     return named | {f"optimizer.{name}": value for name, value in running.items() if isinstance(value, torch.Tensor)}
 
 
+def _apart(tensors: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Each tensor in memory of its own, as the file wants it: a weight with two names is written under both."""
+    seen: set[int] = set()
+    whole = {}
+    for name, value in tensors.items():
+        value = value.cpu().contiguous()
+        place = value.untyped_storage().data_ptr()
+        whole[name] = value.clone() if place in seen else value
+        seen.add(place)
+    return whole
+
+
 def _cut_like(value: torch.Tensor, own: Any) -> torch.Tensor:
     """A whole tensor in parts, where the model's own lies in parts and this one does not; or the tensor itself."""
     if not isinstance(own, DTensor) or isinstance(value, DTensor):
@@ -319,6 +334,12 @@ def _sizes(place: Path) -> dict[str, Any]:
     known = FileSystemReader(place).read_metadata().state_dict_metadata
     parts = {name: part for name, part in known.items() if isinstance(part, TensorStorageMetadata)}
     return {name: (tuple(part.size), part.properties.dtype) for name, part in parts.items()}
+
+
+def _untouched(name: str, found: Mapping[str, Any]) -> bool:
+    """Whether this is the running mean of a saved parameter that had no gradient yet: it begins at 0, as a new one."""
+    parameter = name.removeprefix("optimizer.state.").rpartition(".")[0]
+    return name not in found and name.startswith("optimizer.state.") and f"model.{parameter}" in found
 
 
 def _check_same(found: Mapping[str, Any], tensors: Mapping[str, Any], place: Path) -> None:
