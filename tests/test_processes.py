@@ -9,6 +9,7 @@ import json
 import math
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+import torch.nn as nn
 from glassbox.generation import generate
 from glassbox.gpt2 import GPT, GPTConfig
 from glassbox.preprocessing import IGNORE
@@ -350,6 +352,15 @@ def test_one_process_may_keep_its_model_in_parts_too(monkeypatch: pytest.MonkeyP
         found = fit(new_model(), None, processes, accumulate=4)[0]
     assert distance(found, fit(new_model(), None, accumulate=4)[0]) < 1e-10
     assert not dist.is_initialized()
+
+
+def test_a_model_in_ddp_asks_torch_for_nothing_that_it_warns_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    with join("cpu", shard=True), warnings.catch_warnings():  # a group of one, which DDP can join too
+        warnings.simplefilter("error", FutureWarning)
+        wrapped = Processes(0, 2).wrap(new_model())
+    assert isinstance(wrapped, nn.parallel.DistributedDataParallel)
+    assert not wrapped.broadcast_buffers
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from glassbox.token_file import write_tokens
 from glassbox.tokenizer import BPETokenizer
 from glassbox.training_command import main
 from glassbox.training_options import EXAMPLES, parser, recall
+from glassbox.training_state import Checkpoints
 from safetensors.torch import load_file
 
 SMALL = ["--preset", "tiny", "--steps", "5", "--batch-size", "2", "--exam", "2", "--sample-tokens", "6", "--quiet"]
@@ -105,6 +106,51 @@ def test_a_folder_with_a_run_or_with_files_is_left_alone(
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def test_two_starts_into_one_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second is refused while the first opens its data, and leaves its files alone."""
+    out, before, status = tmp_path / "run", training_command.open_data, []
+
+    def slow(job: Any) -> Any:
+        if not status:
+            status.append(main([*SMALL, "--seed", "7", "--out", str(out)]))
+        return before(job)
+
+    monkeypatch.setattr(training_command, "open_data", slow)
+    assert main([*SMALL, "--seed", "3", "--out", str(out)]) == 0
+    assert status == [1]
+    assert "another training is at work there" in capsys.readouterr().err
+    assert json.loads((out / "settings.json").read_text())["seed"] == 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows lets few users make links")
+def test_a_start_that_fails_removes_only_what_it_has_written(text: Path, tmp_path: Path) -> None:
+    own, link = tmp_path / "own", tmp_path / "link"
+    own.mkdir()
+    link.symlink_to(own, target_is_directory=True)
+    given = [*SMALL, "--data", str(text), "--block-size", "128", "--validation", "0.001", "--out", str(link)]
+    assert main(given) == 1
+    assert link.is_symlink()
+    assert not list(own.iterdir())
+    rival = Checkpoints(own)
+    rival.claim()
+    assert main(given) == 1
+    assert own.exists()
+    rival.close()
+
+
+def test_a_start_that_was_killed_while_it_wrote_ids_is_given_again(text: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    for name in ("training.tokens.partial", "training.tokens.partial.ends", ".partial-settings.json-1"):
+        (out / name).write_bytes(b"half")
+    given = [*SMALL, "--block-size", "32", "--samples", "0", "--out", str(out)]
+    assert main(given) == 1  # of tales there are no such files
+    assert main([*given, "--data", str(text)]) == 0
+    assert not list(out.glob("*partial*"))
+
+
 # --- stopping and going on ---
 
 
@@ -178,7 +224,7 @@ def test_what_may_change_when_a_run_goes_on(done: Path, capsys: pytest.CaptureFi
     options = recall(parser().parse_args(given), given)
     assert (options.threads, options.samples, options.seed, options.dropout) == (2, 0, 1, 0.1)
     assert options.out == done
-    for option, value in (("--seed", "0"), ("--lr", "3"), ("--preset", "tales"), ("--out", "other")):
+    for option, value in (("--seed", "0"), ("--lr", "3"), ("--preset", "tales")):
         assert main(["--resume", str(done), option, value]) == 1  # 0 is the default of --seed, and yet another
         assert f"{option} was" in capsys.readouterr().err
 
@@ -189,6 +235,35 @@ def test_a_run_keeps_its_joint_batch_on_another_number_of_processes(done: Path) 
     with pytest.raises(ValueError, match="12 micro-batches, too uneven for 5 processes: start 1, 2, 3, 4, 6, 12"):
         training_options._share_out(options, 5)
     assert json.loads((done / "settings.json").read_text())["processes"] == 1
+
+
+def test_out_is_not_used_with_resume(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--resume", str(done), "--out", "other"]) == 1
+    assert "--out other is not used with --resume" in capsys.readouterr().err
+
+
+def test_settings_that_were_edited(done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings, path = json.loads((done / "settings.json").read_text()), tmp_path / "settings.json"
+    changes = [
+        ("lr", "fast"),
+        ("lr", [1]),
+        ("steps", 2.5),
+        ("seed", -1),
+        ("preset", "big"),
+        ("compile", "no"),
+        ("betas", 0.9),
+    ]
+    for name, value in [*changes, ("betas", [0.9]), ("data", 3), ("steps", None), ("processes", "two")]:
+        path.write_text(json.dumps({**settings, name: value}))
+        assert main(["--resume", str(tmp_path)]) == 1
+        told = capsys.readouterr().err
+        assert re.fullmatch(rf"glassbox\.training: .*settings\.json is damaged \(.*{name}.*\): mend it.*\n", told), told
+    sound = {**settings, "prompt": "--x", "clip": float("inf"), "compile": True}
+    path.write_text("\ufeff" + json.dumps(sound), "utf-8")
+    given = ["--resume", str(tmp_path), "--no-compile"]
+    options = vars(recall(parser().parse_args(given), given))
+    for name in settings.keys() & options.keys():
+        assert options[name] == {**sound, "compile": False}[name]
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]"])
@@ -228,7 +303,11 @@ def test_a_run_goes_on_with_the_same_data_only(
     data.write_text("Once upon another time.")
     assert main(["--resume", str(out), "--quiet"]) == 1
     assert "is not what it was when" in capsys.readouterr().err
+    data.unlink()
+    assert main(["--resume", str(out), "--quiet"]) == 1
+    assert "give --data again with its new place: it is known by its content" in capsys.readouterr().err
     assert main(["--resume", str(out), "--quiet", "--data", str(text)]) == 0  # the same text at another place
+    assert main(["--resume", str(out)]) == 0  # it is finished, and needs no text
 
 
 # --- what is refused ---
@@ -271,7 +350,22 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("given", [["--steps", "0"], ["--batch-size", "-1"], ["--seed", "x"], ["--step", "3"]])
+def test_a_compiler_that_is_missing_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*given: Any) -> Any:
+        raise RuntimeError("no C++ compiler\nand ninety lines more")
+
+    monkeypatch.setattr(torch, "compile", lambda model: broken)
+    assert main([*SMALL, "--compile", "--out", str(tmp_path / "run")]) == 1
+    told = capsys.readouterr().err
+    assert re.fullmatch(r"glassbox\.training: --compile: .*\(no C\+\+ compiler\): install.*--no-compile\n", told)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "given", [["--steps", "0"], ["--seed", str(2**63)], ["--batch-size", "-1"], ["--seed", "x"], ["--step", "3"]]
+)
 def test_options_that_are_none_end_with_status_2(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(given)

@@ -109,6 +109,9 @@ def test_batches_of_windows_go_on_where_they_stopped_and_share_nothing() -> None
     assert whole[:4] != whole[4:8]
     once = torch.cat([X for X, _ in batches.once()])
     assert once.flatten().tolist() == list(range(70))
+    spread = [X[0, 0].item() for X, _ in TokenBatches(data, 2).once(3)]
+    assert spread == [0, 20, 40]  # batches 0, 2 and 4 of 7
+    assert torch.cat([X for X, _ in batches.once(99)]).equal(once)
     with pytest.raises(ValueError, match="batch_size must be 1 or more, not 0"):
         TokenBatches(data, 0)
 
@@ -156,6 +159,16 @@ def test_a_single_document_is_cut_in_two(tmp_path: Path, course: BPETokenizer, c
     assert [*training.ids.tolist(), *validation.ids.tolist()] == ids
     assert len(validation.ids) == len(ids) - round(len(ids) * 0.75)
     assert training.starts[1] == 16
+
+
+def test_a_single_document_is_cut_as_the_first_time(tmp_path: Path, course: BPETokenizer) -> None:
+    path = text_file(tmp_path, [" ".join(DOCUMENTS)])
+    first = open_tokens(path, course, 16, tmp_path / "run", 0.25)
+    again = open_tokens(path, course, 16, tmp_path / "run", 0.25)
+    assert [side.ids.tolist() for side in again] == [side.ids.tolist() for side in first]
+    for share, seed in ((0.5, 0), (0.25, 9)):
+        with pytest.raises(ValueError, match=r"text\.tokens was written from another text, share or seed"):
+            open_tokens(path, course, 16, tmp_path / "run", share, seed)
 
 
 def test_a_token_file_gives_its_last_documents_to_validation(tmp_path: Path, course: BPETokenizer) -> None:

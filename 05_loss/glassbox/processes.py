@@ -13,6 +13,7 @@ Sources: Li et al., PyTorch Distributed (2020); Zhao et al., PyTorch FSDP (2023)
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -28,6 +29,9 @@ from glassbox.gpt2 import GPT
 __all__ = ["ALONE", "OtherProcessError", "Processes", "join"]
 
 PATIENCE = timedelta(hours=2)  # for a process that has more to do than others, such as turning a long text into ids
+DDP = nn.parallel.DistributedDataParallel
+BUFFERS = {"forward_sync_buffers", "broadcast_buffers"} & inspect.signature(DDP).parameters.keys()
+QUIET: Any = {max(BUFFERS): False}  # the newer name where torch knows it: the older one is a warning there
 T = TypeVar("T")
 
 
@@ -53,7 +57,7 @@ class Processes:
             return self._cut(model)
         if self.world == 1:
             return model
-        return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return DDP(model, gradient_as_bucket_view=True, **QUIET)
 
     def _cut(self, model: GPT) -> GPT:
         from torch.distributed.device_mesh import init_device_mesh

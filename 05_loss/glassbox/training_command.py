@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import shlex
-import shutil
 import signal
 import sys
 import threading
@@ -31,10 +30,10 @@ from glassbox.processes import OtherProcessError, Processes, join
 from glassbox.sampling import sampler, top_p
 from glassbox.tales_exam import TalesExam
 from glassbox.training import Run, train
-from glassbox.training_data import Source, TalesBatches, TokenBatches, open_tokens
+from glassbox.training_data import OWN, SCORED, Source, TalesBatches, TokenBatches, open_tokens
 from glassbox.training_options import Job, check_options, parser, recall
 from glassbox.training_state import Checkpoints
-from glassbox.training_tables import write_atomically
+from glassbox.training_tables import PARTIAL, write_atomically
 from safetensors.torch import save_file
 from tqdm import tqdm
 
@@ -73,11 +72,12 @@ def run(options: argparse.Namespace, processes: Processes) -> int:
     say = _say if processes.rank == 0 else lambda line: None
     if options.threads:
         torch.set_num_threads(options.threads)
-    job = processes.together(lambda: check_options(options, processes))
-    plan, out = job.plan, options.out
-    if options.resume and processes.share(_is_finished(job)):
-        say(f"the run in {out} is finished: all {plan.steps:,} steps are done, and the model is {_model(out)}")
+    out = options.out
+    if options.resume and processes.share(_is_finished(options)):  # which needs no data any more
+        say(f"the run in {out} is finished: all {options.steps:,} steps are done, and the model is {_model(out)}")
         return 0
+    job = processes.together(lambda: check_options(options, processes))
+    plan = job.plan
     source, score = open_run(job, processes)
     torch.manual_seed(options.seed)
     model = GPT(job.config)
@@ -100,32 +100,56 @@ def run(options: argparse.Namespace, processes: Processes) -> int:
     return 0
 
 
-def _is_finished(job: Job) -> bool:
-    folder = job.options.out
-    return (Checkpoints(folder).steps() or [0])[-1] == job.plan.steps and (folder / "model.safetensors").exists()
+def _is_finished(options: argparse.Namespace) -> bool:
+    steps = Checkpoints(options.out).steps() or [0]
+    return steps[-1] == options.steps and (options.out / "model.safetensors").exists()
 
 
 def open_run(job: Job, processes: Processes) -> tuple[Source, Callable[[nn.Module], dict[str, float]]]:
     """What the run reads and how it is scored. A new run gets its folder and settings, if all that can be had."""
-    out = job.options.out
-
-    def first() -> None:  # one process writes what is missing, then all read it
-        if job.options.resume:
-            open_data(job)
-            return
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            what = f"a run already: go on with it (--resume {out})" if (out / "settings.json").exists() else "files"
-            raise FileExistsError(f"{out} holds {what}{' or' if 'run' in what else ':'} choose another --out")
-        out.mkdir(parents=True, exist_ok=True)
-        try:
-            open_data(job)
-            write_atomically(out / "settings.json", json.dumps(_settings(job, processes), indent=1) + "\n")
-        except BaseException:
-            shutil.rmtree(out)  # it was empty or missing before
-            raise
-
-    processes.together(lambda: None if processes.rank else first())
+    first = open_data if job.options.resume else lambda job: begin(job, processes)
+    processes.together(lambda: None if processes.rank else first(job))  # one writes what is missing, then all read it
     return processes.together(lambda: open_data(job))
+
+
+def begin(job: Job, processes: Processes) -> None:
+    """Claim the folder, and write token files and settings to it. Where that fails, all of that is removed again."""
+    out = job.options.out
+    check_free(job.options)  # before the claim too, which a run at work in the folder could take for a rival
+    made, place = not out.exists(), Checkpoints(out)
+    place.claim()
+    before = set(os.listdir(out))
+    try:
+        check_free(job.options)
+        open_data(job)
+        write_atomically(out / "settings.json", json.dumps(_settings(job, processes), indent=1) + "\n")
+    except BaseException:
+        for name in set(os.listdir(out)) - before:
+            if OWN.fullmatch(name):
+                (out / name).unlink(missing_ok=True)
+        if made:
+            with contextlib.suppress(OSError):  # somebody has put a file there
+                out.rmdir()
+        raise
+    finally:
+        place.close()
+
+
+def check_free(options: argparse.Namespace) -> None:
+    """Raises FileExistsError where the folder holds more than this command, killed while it wrote ids, has left."""
+    out = options.out
+    if not out.exists():
+        return
+    if (out / "settings.json").exists():
+        raise FileExistsError(
+            f"{out} holds a run already: go on with it (--resume {shlex.quote(str(out))}) or choose another --out"
+        )
+    foreign = not out.is_dir()
+    for path in [] if foreign else out.iterdir():
+        left = options.data != "tales" and OWN.fullmatch(path.name) and not path.samefile(options.data)
+        foreign = foreign or not (left or path.name == ".lock" or path.name.startswith(PARTIAL))
+    if foreign:
+        raise FileExistsError(f"{out} holds files: choose another --out")
 
 
 def open_data(job: Job) -> tuple[Source, Callable[[nn.Module], dict[str, float]]]:
@@ -137,7 +161,7 @@ def open_data(job: Job) -> tuple[Source, Callable[[nn.Module], dict[str, float]]
     data = open_tokens(options.data, job.tokenizer, block_size, options.out, options.validation, options.seed)
     held = TokenBatches(data[1], options.batch_size)
     return TokenBatches(data[0], options.batch_size, options.seed), lambda model: {
-        "loss": mean_loss(model, held.once())
+        "loss": mean_loss(model, held.once(SCORED))
     }
 
 

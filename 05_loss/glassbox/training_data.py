@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -29,11 +31,14 @@ from glassbox.preprocessing import (
 from glassbox.tales_exam import UNSEEN, pad_rows
 from glassbox.token_file import TokenFile, write_tokens
 from glassbox.tokenizer import BPETokenizer
+from glassbox.training_tables import write_atomically
 
 __all__ = ["Source", "TalesBatches", "TokenBatches", "open_tokens"]
 
 STREAM = 1_000_003  # texts of one seed of `tales.stream`
 SIDES = ("training", "validation")
+OWN = re.compile(r"(text|training|validation)\.tokens(\.partial(\.ends|\.json(\.new)?)?)?|text\.split\.json")
+SCORED = 64  # validation batches of a file that an evaluation of the command reads at most
 POOL = 16  # batches that are written together, so that texts of like length can share one
 
 
@@ -92,10 +97,13 @@ class TokenBatches:
         for indices in itertools.islice(order, 0, None, every):
             yield self.dataset.__getitems__(indices)
 
-    def once(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Each item once, in order: for scoring."""
-        for indices in BatchOrder(len(self.dataset), self.batch_size):
-            yield self.dataset.__getitems__(indices)
+    def once(self, most: int | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Each item once, in order: for scoring. most: only so many batches, spread evenly over all."""
+        n = len(BatchOrder(len(self.dataset), self.batch_size))
+        count = n if most is None else min(n, check_size("most", most))
+        for i in range(count):
+            order = BatchOrder(len(self.dataset), self.batch_size, start_step=i * n // count)
+            yield self.dataset.__getitems__(next(iter(order)))
 
 
 def open_tokens(
@@ -123,7 +131,7 @@ def open_tokens(
         return _cut(TokenFile(path, tokenizer), block_size, share, path)
     documents = _read(path)
     if len({clean_text(text).strip() for text in documents}) == 1:  # copies of it would be on both sides
-        return _cut(_written(folder / "text.tokens", documents[:1], tokenizer, path), block_size, share, path)
+        return _cut_text(folder, documents[:1], tokenizer, block_size, share, seed, path)
     try:
         texts = split_documents(documents, share, seed)
     except ValueError as error:
@@ -154,11 +162,28 @@ def _written(place: Path, documents: list[str], tokenizer: BPETokenizer, source:
     for text in documents:  # the hash of all text that a token file's header holds
         chain = hashlib.sha256((chain + text).encode("utf-8", "surrogatepass")).hexdigest()
     if file.header["chain"] != chain:
-        raise ValueError(
-            f"{place} was written from another text, share or seed than {source} gives now: restore the text to go on"
-            " with this run, or choose another folder for a new one"
-        )
+        raise _other(place, source)
     return file
+
+
+def _other(place: Path, source: Path) -> ValueError:
+    return ValueError(
+        f"{place} was written from another text, share or seed than {source} gives now: restore the text to go on"
+        " with this run, or choose another folder for a new one"
+    )
+
+
+def _cut_text(
+    folder: Path, documents: list[str], tokenizer: BPETokenizer, block_size: int, share: float, seed: int, source: Path
+) -> tuple[TokenDataset, TokenDataset]:
+    """A single document cut in two. Its ids are the same for every share, so the share is kept beside them."""
+    place, split = folder / "text.split.json", json.dumps({"validation": share, "seed": seed})
+    if (known := place.exists()) and place.read_text("utf-8", errors="replace") != split:
+        raise _other(folder / "text.tokens", source)
+    sides = _cut(_written(folder / "text.tokens", documents, tokenizer, source), block_size, share, source)
+    if not known:
+        write_atomically(place, split)
+    return sides
 
 
 def _cut(file: TokenFile, block_size: int, share: float, source: Path) -> tuple[TokenDataset, TokenDataset]:

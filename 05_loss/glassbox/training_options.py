@@ -8,14 +8,17 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from time import time_ns
+from typing import Any, NoReturn
 
+import torch
 from glassbox import tales
 from glassbox.gpt2 import PRESETS, GPTConfig
 from glassbox.processes import Processes
 from glassbox.tokenizer import BPETokenizer
 from glassbox.training import PRECISIONS, TrainConfig
 from glassbox.training_checks import check_precision
+from glassbox.training_data import SCORED
 
 __all__ = ["Job", "check_options", "parser", "recall"]
 
@@ -60,12 +63,21 @@ FREE = {  # what may differ when a run goes on: it concerns where and how it run
     *("resume", "progress", "threads", "device", "shard", "recompute", "compile", "data", "tokenizer"),
     *("evaluate_every", "save_every", "log_every", "samples", "prompt", "sample_tokens"),
 }
+KEPT = {"processes", "fingerprint"}  # of settings.json beside the options
+MOST = 2**63 - 1  # that torch takes for a seed
 UNSET: Any = object()
 
 
-def parser() -> argparse.ArgumentParser:
+class _Raising(argparse.ArgumentParser):
+    """A parser that raises ValueError where others end the program."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def parser(kind: type[argparse.ArgumentParser] = argparse.ArgumentParser) -> argparse.ArgumentParser:
     """What the command understands."""
-    make = argparse.ArgumentParser(
+    make = kind(
         "python -m glassbox.training",
         usage="%(prog)s [--out FOLDER | --resume FOLDER] [options]",
         description=ABOUT,
@@ -91,7 +103,8 @@ def parser() -> argparse.ArgumentParser:
     add("--data", metavar="FILE", default="tales", help="a text or token file (default: tales: new ones all the time)")
     add("--tokenizer", metavar="FOLDER", help="its vocabulary (default: the course's own, of 2,048 tokens)")
     add("--batch-size", type=one, metavar="N", default=8, help="texts or windows in a micro-batch (default: 8)")
-    add("--validation", type=float, metavar="X", default=0.1, help="share of a file kept for scoring (default: 0.1)")
+    share = f"share of a file kept for scoring, which reads at most {SCORED} micro-batches of it (default: 0.1)"
+    add("--validation", type=float, metavar="X", default=0.1, help=share)
     add = make.add_argument_group("evaluation").add_argument
     add("--exam", type=one, metavar="N", default=100, help="unseen tales that are scored (default: 100)")
     add("--samples", type=none, metavar="N", default=1, help="texts that the model writes each time (default: 1)")
@@ -100,7 +113,8 @@ def parser() -> argparse.ArgumentParser:
     add = make.add_argument_group("where it runs").add_argument
     add("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
     add("--threads", type=one, metavar="N", help="of torch (default: its own choice; other sums, other last digits)")
-    add("--shard", action="store_true", help="each process keeps only a part of the model (FSDP2)")
+    both = argparse.BooleanOptionalAction
+    add("--shard", action=both, default=False, help="each process keeps only a part of the model (FSDP2)")
     _add_plan(make.add_argument_group("training"))
     return make
 
@@ -111,7 +125,7 @@ def _add_plan(group: Any) -> None:
         option, words = f"--{name.replace('_', '-')}", WORDS[name]
         told = "100, or a tenth of a short run" if name == "warmup" else default
         if isinstance(default, bool):
-            group.add_argument(option, action="store_true", help=words)
+            group.add_argument(option, action=argparse.BooleanOptionalAction, default=default, help=words)
         elif isinstance(default, tuple):
             words += f" (default: {default[0]} {default[1]})"
             group.add_argument(option, type=float, nargs=2, metavar="X", default=list(default), help=words)
@@ -131,8 +145,9 @@ def _add_plan(group: Any) -> None:
 def _count(least: int) -> Callable[[str], int]:
     def whole(text: str) -> int:
         number = int(text)
-        if number < least:
-            raise argparse.ArgumentTypeError(f"must be {least} or more, not {number}")
+        if not least <= number <= MOST:
+            limit = f"{least} or more" if number < least else f"{MOST} or less"
+            raise argparse.ArgumentTypeError(f"must be {limit}, not {number}")
         return number
 
     whole.__name__ = "whole number"  # which argparse puts into its error
@@ -145,13 +160,15 @@ def recall(options: argparse.Namespace, given: Sequence[str]) -> argparse.Namesp
     if not path.is_file():
         raise ValueError(f"{options.resume} holds no run to go on with: {path} is missing")
     try:
-        known = {**vars(parser().parse_args([])), **json.loads(path.read_text("utf-8"))}
-    except (ValueError, TypeError) as error:
+        known = _check_settings(json.loads(path.read_text("utf-8-sig")))  # some editors put a mark before the text
+    except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): mend it, it is plain JSON") from None
     marked = argparse.Namespace(**{name: UNSET for name in vars(options)})
     explicit = {name: value for name, value in vars(parser().parse_args(given, marked)).items() if value is not UNSET}
     for name, value in explicit.items():
-        if name not in FREE and value != known[name] and not (name == "out" and value == options.resume):
+        if name == "out" and value != options.resume:
+            raise ValueError(f"--out {value} is not used with --resume: {options.resume} is gone on with; leave it out")
+        if name not in {*FREE, "out"} and value != known[name]:
             option = f"--{name.replace('_', '-')}"
             raise ValueError(
                 f"{option} was {known[name]} when the run began, and cannot be {value}: leave {option} out"
@@ -159,6 +176,38 @@ def recall(options: argparse.Namespace, given: Sequence[str]) -> argparse.Namesp
     free = {name: value for name, value in explicit.items() if name in FREE}
     fresh = {"progress": options.progress, "threads": options.threads, "device": options.device}
     return argparse.Namespace(**{**known, **fresh, **free, "out": options.resume})
+
+
+def _check_settings(found: Any) -> dict[str, Any]:
+    """The settings as options, read by the parser as if they had been typed. ValueError names what it refuses."""
+    if not isinstance(found, dict):
+        raise ValueError("it holds no settings by name")
+    typed = [word for action in parser()._actions for word in _type(action, found)]
+    kept = {name: found[name] for name in KEPT & found.keys()}
+    if type(count := kept.get("processes", 1)) is not int or count < 1:
+        raise ValueError(f"processes must be a whole number from 1, not {count!r}")
+    return {**vars(parser(_Raising).parse_args(typed)), **kept}
+
+
+def _type(action: argparse.Action, found: dict[str, Any]) -> list[str]:
+    """How a setting is typed as an option; nothing for one that is missing or not set."""
+    option = action.option_strings[0]
+    value: Any = found.get(action.dest, action.default)
+    if action.dest in ("help", "out", "resume", "progress") or value is action.default:
+        return []
+    wanted = ""
+    if isinstance(action, argparse.BooleanOptionalAction):
+        wanted = "" if isinstance(value, bool) else "true or false"
+        option = option if value else action.option_strings[1]
+    elif action.nargs:
+        wanted = "" if isinstance(value, list) else f"a list of {action.nargs} numbers"
+    elif action.type in (None, str):
+        wanted = "" if isinstance(value, str) else "a text"
+    if wanted:
+        raise ValueError(f"argument {option}: must be {wanted}, not {value!r}")
+    if action.nargs and isinstance(value, list):
+        return [option, *map(str, value)]
+    return [option] if action.nargs == 0 else [f"{option}={value}"]
 
 
 @dataclass(frozen=True)
@@ -176,6 +225,7 @@ class Job:
 
 def check_options(options: argparse.Namespace, processes: Processes) -> Job:
     """Raises ValueError, TypeError or OSError for what cannot be done, before anything is written."""
+    _check_places(options)
     tokenizer = BPETokenizer.load(options.tokenizer) if options.tokenizer else BPETokenizer.load()
     if tales.END not in tokenizer.special_tokens:
         raise ValueError(f"the vocabulary in {options.tokenizer} has no {tales.END}, which stands between documents")
@@ -186,13 +236,38 @@ def check_options(options: argparse.Namespace, processes: Processes) -> Job:
     chosen["accumulate"] = _share_out(options, processes.world)
     plan = TrainConfig(**{**chosen, "betas": tuple(options.betas)})
     check_precision(plan.precision, processes)
-    if options.data != "tales" and not Path(options.data).is_file():
-        raise ValueError(f"--data {options.data}: there is no such file; give a text file, a token file, or tales")
+    if plan.compile:
+        _check_compiler(processes.device)
     prompt, length = _check_prompt(options, tokenizer, config.block_size)
     job = Job(options, tokenizer, config, plan, prompt, length, _fingerprint(options.data, tokenizer))
     if options.resume and job.fingerprint != vars(options).get("fingerprint", job.fingerprint):
         raise ValueError(f"--data {options.data} or the vocabulary is not what it was when {options.out} began")
     return job
+
+
+def _check_places(options: argparse.Namespace) -> None:
+    """Raises ValueError where the data or the vocabulary is not there, and says how to go on."""
+    here = f"there is no such {{}} (looked for from {Path.cwd()})"
+    again = "give {} again with its new place: it is known by its content"
+    if options.data != "tales" and not Path(options.data).is_file():
+        fix = again.format("--data") if options.resume else "give a text file, a token file, or tales"
+        raise ValueError(f"--data {options.data}: {here.format('file')}; {fix}")
+    if options.tokenizer and not Path(options.tokenizer).exists():
+        fix = again.format("--tokenizer") if options.resume else "give the folder of a vocabulary, or leave it out"
+        raise ValueError(f"--tokenizer {options.tokenizer}: {here.format('folder')}; {fix}")
+
+
+def _check_compiler(device: torch.device) -> None:
+    """Compile a trifle, since a compiler that is missing shows only at the first step. Raises ValueError."""
+    size = 1000 + time_ns() % 100_000  # another one each time: what was compiled once is kept, and needs no compiler
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(size, device=device))
+    except Exception as error:
+        cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"--compile: torch.compile does not work here ({cause}): install a C++ compiler such as g++ (on a GPU also"
+            " Triton), or go on with --no-compile"
+        ) from None
 
 
 def _check_prompt(options: argparse.Namespace, tokenizer: BPETokenizer, block_size: int) -> tuple[list[int], int]:
