@@ -40,6 +40,7 @@ Every figure here is computed by `python -m glassbox.tales_gpt --card`; `--check
 
 ```python
 from glassbox.tales_gpt import load_tales_gpt
+
 model, tokenizer = load_tales_gpt()
 ```
 
@@ -47,6 +48,7 @@ or, with the same weights and tokens, in transformers:
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
 model = AutoModelForCausalLM.from_pretrained("data/tales-gpt")
 tokenizer = AutoTokenizer.from_pretrained("data/tales-gpt")
 ```
