@@ -565,7 +565,7 @@ def test_k_above_the_vocabulary_is_refused_when_the_vocabulary_is_known() -> Non
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize("change", [*filters(), sampler()], ids=str)
+@pytest.mark.parametrize("change", [*filters(), sampler()], ids=lambda change: change.__qualname__.split(".")[0])
 def test_logits_that_are_no_scores_are_refused(change: Any, value: float) -> None:
     logits = scores(3, 9)
     logits[1, 4] = value
@@ -575,7 +575,7 @@ def test_logits_that_are_no_scores_are_refused(change: Any, value: float) -> Non
         change(torch.full((1, 9), -math.inf), torch.zeros(1, 1).long())
 
 
-@pytest.mark.parametrize("change", [*filters(), sampler()], ids=str)
+@pytest.mark.parametrize("change", [*filters(), sampler()], ids=lambda change: change.__qualname__.split(".")[0])
 def test_shapes_and_types_that_do_not_fit_are_refused(change: Any) -> None:
     ids = torch.zeros(2, 3).long()
     for logits, other in (
