@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import glassbox.debug_clinic as debug_clinic
 import pytest
-from glassbox import debug_clinic, tales
+from glassbox import tales
 from glassbox.loss_exercises import FAULTS, fault_of
 from glassbox.tokenizer import BPETokenizer
 
