@@ -46,9 +46,10 @@ PLACES = {  # of a point's name beside it
 
 def poster(runs: Mapping[str, Rows], lines: Mapping[str, float], floor: float) -> None:
     """Above, the loss of each run as it reads more, with the lines of other models and the floor; below, what the first
-    run recalls, by distance. The tinted stripe is where its recalls go from one in eight to one in two.
+    run recalls, by distance. Between the evaluations at the ends of the tinted stripe its recalls pass one in eight and
+    one in two.
     """
-    _, (top, low) = plt.subplots(2, 1, figsize=(6.6, 6.2), sharex=True, height_ratios=(1.6, 1))
+    _, (top, low) = plt.subplots(2, 1, figsize=(6.4, 5.8), sharex=True, height_ratios=(1.6, 1))
     first = next(iter(runs.values()))
     begin, end = first[0]["tokens"], first[-1]["tokens"]
     for name, height in lines.items():
@@ -59,7 +60,8 @@ def poster(runs: Mapping[str, Rows], lines: Mapping[str, float], floor: float) -
     for name, rows in runs.items():
         colour, style = MODELS.get(name, (COLOURS["purple"], "-."))
         top.plot(*_columns(rows, "tokens", "loss"), color=colour, ls=style, lw=2.4 if rows is first else 1.8)
-        _name(top, f"{name} {rows[-1]['loss']:.2f}", rows[-1]["tokens"], rows[-1]["loss"], colour)
+        height = max(rows[-1]["loss"], 1.09 * floor)  # clear of the floor's line
+        _name(top, f"{name} {rows[-1]['loss']:.2f}", rows[-1]["tokens"], height, colour)
     for bin, (style, colour) in BINS.items():
         low.plot(*_columns(first, "tokens", bin, 100), color=colour, ls=style, label=bin)
     for ax in (top, low):
