@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "benchmarks"))
 import sampler_quality
 import scaling_study
 import start_study
+import studies
 import training_options
 
 
@@ -37,12 +38,12 @@ def table(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def starts() -> dict[str, list[start_study.Row]]:
-    rows = start_study.read()
+def starts() -> dict[str, list[studies.Row]]:
+    rows = studies.read(start_study.TABLE)
     return {name: [row for row in rows if row["start"] == name] for name in start_study.STARTS}
 
 
-def test_the_log_of_the_starts_is_whole(starts: dict[str, list[start_study.Row]]) -> None:
+def test_the_log_of_the_starts_is_whole(starts: dict[str, list[studies.Row]]) -> None:
     steps = list(range(start_study.EVERY, start_study.STEPS + 1, start_study.EVERY))
     for rows in starts.values():
         assert [row["step"] for row in rows] == steps
@@ -51,13 +52,13 @@ def test_the_log_of_the_starts_is_whole(starts: dict[str, list[start_study.Row]]
 
 @pytest.mark.parametrize("start", start_study.STARTS)
 def test_the_first_steps_of_each_start_are_found_again(
-    start: str, starts: dict[str, list[start_study.Row]], stock: start_study.Stock
+    start: str, starts: dict[str, list[studies.Row]], stock: start_study.Stock
 ) -> None:
     (row,) = start_study.study(start, stock, None, start_study.EVERY)
     assert abs(float(row["loss"]) - float(starts[start][0]["loss"])) < 0.005
 
 
-def test_the_mimetic_start_recalls_sooner(starts: dict[str, list[start_study.Row]]) -> None:
+def test_the_mimetic_start_recalls_sooner(starts: dict[str, list[studies.Row]]) -> None:
     last = {name: [float(rows[-1][bin]) for bin in ("near", "middle", "far")] for name, rows in starts.items()}
     assert min(last["mimetic"]) > 2 * max(last["gpt2"])
 
@@ -66,12 +67,12 @@ def test_the_mimetic_start_recalls_sooner(starts: dict[str, list[start_study.Row
 
 
 @pytest.fixture(scope="module")
-def widths() -> dict[int, list[start_study.Row]]:
-    rows = start_study.read(scaling_study.TABLE)
+def widths() -> dict[int, list[studies.Row]]:
+    rows = studies.read(scaling_study.TABLE)
     return {width: [row for row in rows if row["width"] == width] for width in scaling_study.WIDTHS}
 
 
-def test_the_log_of_the_sizes_is_whole(widths: dict[int, list[start_study.Row]]) -> None:
+def test_the_log_of_the_sizes_is_whole(widths: dict[int, list[studies.Row]]) -> None:
     steps = list(range(start_study.EVERY, scaling_study.STEPS + 1, start_study.EVERY))
     for rows in widths.values():
         assert [row["step"] for row in rows] == steps
@@ -81,7 +82,7 @@ def test_the_log_of_the_sizes_is_whole(widths: dict[int, list[start_study.Row]])
 
 @pytest.mark.parametrize("width", scaling_study.WIDTHS)
 def test_the_first_steps_of_each_size_are_found_again(
-    width: int, widths: dict[int, list[start_study.Row]], stock: start_study.Stock
+    width: int, widths: dict[int, list[studies.Row]], stock: start_study.Stock
 ) -> None:
     (row,) = scaling_study.study(width, stock, None, start_study.EVERY)
     first = widths[width][0]

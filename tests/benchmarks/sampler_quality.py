@@ -24,7 +24,6 @@ are good to about 0.05: smaller differences say nothing.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -39,8 +38,7 @@ from glassbox.sampling import beam_search, min_p, repetition_penalty, sampler, t
 from glassbox.tales_gpt import load_tales_gpt
 from glassbox.tales_reading import read_along
 from glassbox.tokenizer import BPETokenizer
-from run import one_thread
-from start_study import Row, write
+from studies import Row, command, write
 
 HERE = Path(__file__).resolve().parent
 TABLE = HERE / "sampler-quality.csv"
@@ -130,11 +128,7 @@ def study(model: GPT, tokenizer: BPETokenizer, names: Sequence[str] | None = Non
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="two texts of three settings")
-    parser.add_argument("--write", type=Path, metavar="CSV", help="also write the table to this file")
-    options = parser.parse_args(arguments)
-    one_thread()
+    options = command(__doc__, "two texts of three settings").parse_args(arguments)
     model, tokenizer = load_tales_gpt()
     names, n = (("greedy", "repetition penalty"), 2) if options.smoke else (None, TEXTS)
     rows, began = [], time.process_time()

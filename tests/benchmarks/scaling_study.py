@@ -15,13 +15,13 @@ recalls that are right, and the floor, which no size can pass: there only the la
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from glassbox.costs import count_parameters, flops_per_token
 from glassbox.gpt2 import GPT, GPTConfig
@@ -30,8 +30,8 @@ from glassbox.preprocessing import IGNORE
 from glassbox.tales_exam import TalesExam
 from glassbox.tokenizer import BPETokenizer
 from glassbox.training import TrainConfig
-from run import one_thread
-from start_study import PLAN, Row, Stock, follow, write
+from start_study import PLAN, Stock, follow
+from studies import Row, command, write
 
 HERE = Path(__file__).resolve().parent
 TABLE = HERE / "scaling-study.csv"
@@ -73,18 +73,12 @@ def study(width: int, stock: Stock, exam: TalesExam | None, steps: int = STEPS) 
 
 def fit(sizes: list[float], above: list[float]) -> tuple[float, float]:
     """a and b of above = a size^-b: the straight line through the logarithms, by least squares."""
-    x, y = [math.log(size) for size in sizes], [math.log(height) for height in above]
-    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
-    slope = sum((p - mean_x) * (q - mean_y) for p, q in zip(x, y, strict=True)) / sum((p - mean_x) ** 2 for p in x)
-    return math.exp(mean_y - slope * mean_x), -slope
+    slope, start = np.polyfit(np.log(sizes), np.log(above), 1)
+    return float(np.exp(start)), -float(slope)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="two steps of each width")
-    parser.add_argument("--write", type=Path, metavar="CSV", help="also write the table to this file")
-    options = parser.parse_args(arguments)
-    one_thread()
+    options = command(__doc__, "two steps of each width").parse_args(arguments)
     tokenizer = BPETokenizer.load()
     stock = Stock(2 if options.smoke else 500, tokenizer)
     exam = TalesExam(tokenizer, 2 if options.smoke else 60, 256)

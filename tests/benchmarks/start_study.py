@@ -13,8 +13,6 @@ and the share of the words that repeat a fact which the model names right. A per
 
 from __future__ import annotations
 
-import argparse
-import csv
 import itertools
 import sys
 import time
@@ -29,7 +27,7 @@ from glassbox.tales_exam import TalesExam
 from glassbox.tokenizer import BPETokenizer
 from glassbox.training import TrainConfig, train
 from glassbox.training_data import TalesBatches
-from run import one_thread
+from studies import Row, command, write
 
 HERE = Path(__file__).resolve().parent
 TABLE = HERE / "start-study.csv"
@@ -43,8 +41,6 @@ PLAN = TrainConfig(
     steps=STEPS, lr=2e-3, schedule="constant", warmup=50, table_lr=4.5, betas=(0.9, 0.98), weight_decay=0.01,
     evaluate_every=LOOK, log_every=EVERY,
 )  # fmt: skip
-
-Row = dict[str, float | int | str]
 
 
 class Stock:
@@ -80,32 +76,8 @@ def study(start: str, stock: Stock, exam: TalesExam | None, steps: int = STEPS) 
     return [{"start": start, **row, **floor} for row in follow(model, PLAN, stock, exam, steps)]
 
 
-def write(rows: list[Row], path: Path = TABLE, columns: tuple[str, ...] = COLUMNS) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n", restval="")
-        writer.writeheader()
-        writer.writerows({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-
-
-def read(path: Path = TABLE) -> list[Row]:
-    """The rows of a table, with numbers where there are numbers; what is blank is left out."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{k: _value(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
-
-
-def _value(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="two steps of each start")
-    parser.add_argument("--write", type=Path, metavar="CSV", help="also write the table to this file")
-    options = parser.parse_args(arguments)
-    one_thread()
+    options = command(__doc__, "two steps of each start").parse_args(arguments)
     tokenizer = BPETokenizer.load()
     stock = Stock(2 if options.smoke else 500, tokenizer)
     exam = TalesExam(tokenizer, 2 if options.smoke else 40, CONFIG.block_size)
@@ -117,7 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
         last = {k: v for k, v in rows[-1].items() if isinstance(v, float)} if len(rows) else {}
         print(f"{start:8} {took:5.0f} s  " + "  ".join(f"{k} {v:.3f}" for k, v in last.items()), flush=True)
         if options.write and not options.smoke:
-            write(rows, options.write)
+            write(rows, options.write, COLUMNS)
 
 
 if __name__ == "__main__":

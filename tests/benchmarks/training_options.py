@@ -17,8 +17,6 @@ itself (`bf16` in the table says whether this one does), and elsewhere costs som
 
 from __future__ import annotations
 
-import argparse
-import csv
 import os
 import statistics
 import sys
@@ -36,7 +34,7 @@ from glassbox.mimetic import mimetic_start
 from glassbox.tokenizer import BPETokenizer
 from glassbox.training import TrainConfig, autocast, recompute_blocks, train_step
 from glassbox.training import make_optimizer as optimizer_for
-from run import one_thread
+from studies import command, write
 
 HERE = Path(__file__).resolve().parent
 TABLE = HERE / "training-options.csv"
@@ -165,13 +163,10 @@ def on_gpu(steps: int, peak: float | None) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="one step of each, without compiling")
-    parser.add_argument("--write", type=Path, metavar="CSV", help="also write the table to this file")
+    parser = command(__doc__, "one step of each, without compiling")
     parser.add_argument("--gpu", action="store_true", help="measure GPT-2 on a GPU instead")
     parser.add_argument("--peak", type=float, help="with --gpu: the GPU's TFLOP/s in bf16, from its data sheet")
     options = parser.parse_args(arguments)
-    one_thread()
     if options.gpu:
         on_gpu(20, options.peak)
         return
@@ -179,10 +174,7 @@ def main(arguments: list[str] | None = None) -> None:
     for row in rows:
         print("  ".join(f"{key} {value}" for key, value in row.items()))
     if options.write and not options.smoke:
-        with options.write.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        write(rows, options.write, COLUMNS)
 
 
 if __name__ == "__main__":
